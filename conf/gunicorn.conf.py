@@ -1,0 +1,66 @@
+# Before anything else: psycopg chooses how it waits when it is imported, and unpatched it blocks the whole worker.
+from gevent import monkey
+
+monkey.patch_all()
+
+import sys
+from pathlib import Path
+
+import psycopg.waiting
+
+from orders_api.logs import LOGGING
+from orders_api.settings import SettingError, Settings
+
+EX_CONFIG = 78  # sysexits.h: something is wrong with the configuration
+
+try:
+    settings = Settings.from_env()
+except SettingError as error:
+    print(f"orders-api: {error}", file=sys.stderr)
+    sys.exit(EX_CONFIG)
+
+wsgi_app = "orders_api.wsgi:application"
+# In development nobody else on the network should reach the demo user.
+bind = f"{'0.0.0.0' if settings.production else '127.0.0.1'}:{settings.port}"  # noqa: S104
+workers = settings.web_concurrency
+worker_class = "gevent"
+# It counts idle keep-alive connections too; the work itself is bounded by the application's admission.
+worker_connections = 1000
+preload_app = False  # sockets and pools are never shared between workers
+control_socket_disable = True
+
+# Lock 1 s < statement 5 s < request 10 s < graceful 25 s < the 30 s a platform leaves between SIGTERM and SIGKILL.
+timeout = 30  # a heartbeat: it ends a worker whose loop hangs, not a slow request
+graceful_timeout = 25
+keepalive = 5  # seconds; longer ones delay the end of a worker
+if workers > 1:  # a single worker would be missing while it is replaced
+    max_requests = 100_000
+    max_requests_jitter = 20_000
+
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+forwarded_allow_ips = ""  # the scheme and the client are the application's to decide (TRUSTED_PROXY_HOPS)
+
+accesslog = None  # the application logs each request itself, with its trace id
+errorlog = "-"
+logconfig_dict = LOGGING
+
+if Path("/dev/shm").is_dir():  # noqa: S108  (a heartbeat file on a slow disk can stall a worker)
+    worker_tmp_dir = "/dev/shm"  # noqa: S108
+
+
+def post_worker_init(worker):
+    """A worker that would block on its database must not serve."""
+    wait_c = getattr(psycopg.waiting, "wait_c", None)
+    assert wait_c is None or psycopg.waiting.wait is not wait_c, "psycopg was imported before gevent's patch"
+
+
+def worker_exit(server, worker):
+    """Gives the connections back, so that PostgreSQL does not log a lost client for each."""
+    from orders_api.db import db
+
+    try:
+        db.shut()
+    except Exception as error:  # the worker is leaving anyway
+        worker.log.warning("the pool did not close: %s", type(error).__name__)

@@ -1,0 +1,1 @@
+"""Who may act: registration, login with lockout, sessions and their tokens."""

@@ -1,0 +1,241 @@
+"""Peewee on a bounded psycopg pool: checkout, release, statement accounting, retries, and what a failure means."""
+
+import functools
+import random
+import select
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import psycopg
+import psycopg_pool
+from gevent import monkey
+from peewee import DatabaseError, InterfaceError, Model, PeeweeException
+from playhouse.postgres_ext import Psycopg3Database
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from orders_api.errors import Problem
+from orders_api.settings import Settings
+
+# The budget chain: lock 1 s < statement 5 s < request 10 s < graceful stop 25 s < the platform's 30 s.
+CHECKOUT_TIMEOUT_S = 1.0
+CONNECTION_OPTIONS = (
+    "-c statement_timeout=5000 -c lock_timeout=1000 -c idle_in_transaction_session_timeout=10000"
+    " -c client_connection_check_interval=500 -c timezone=UTC"
+)
+# After this the pool gives a connection attempt up and the next request starts a new one; its default is 5 minutes.
+RECONNECT_TIMEOUT_S = 1.5
+MAX_WAITING_PER_CONNECTION = 16
+SERIALIZATION_TRIES = 3
+RETRIED = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
+OVERLOADED = frozenset({"55P03", "57014", *RETRIED})  # lock and statement timeouts
+READ_ONLY = "25006"  # a demoted primary: these connections will never write again
+
+# gevent's poll goes through the hub; a question with timeout 0 has nothing to wait for.
+_poll = monkey.get_original("select", "poll") if hasattr(select, "poll") else select.poll
+
+
+class Statements:
+    """What one request has asked of the database: round trips and milliseconds."""
+
+    __slots__ = ("count", "ms")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ms = 0.0
+
+
+statements: ContextVar[Statements | None] = ContextVar("statements", default=None)
+
+
+class Database(Psycopg3Database):
+    """A Peewee database whose connections come from a bounded pool and go back to it.
+
+    A greenlet has a connection from its first statement to `release()` or `close()`.
+    Raises Problem `overloaded` when all are in use for a second, `database_unavailable` when none can be made.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._pool: psycopg_pool.ConnectionPool | None = None
+        self._in_use = 0
+        self._counting = threading.Lock()
+
+    def open(self, settings: Settings) -> None:
+        """Starts the pool; connections are made in the background, so that a dead database delays no start."""
+        self.init(settings.database_url)
+        self._pool = psycopg_pool.ConnectionPool(
+            conninfo_with_defaults(settings.database_url),
+            kwargs={"autocommit": True, "prepare_threshold": settings.database_prepare_threshold},
+            min_size=settings.database_pool_size,
+            max_size=settings.database_pool_size,
+            max_waiting=settings.database_pool_size * MAX_WAITING_PER_CONNECTION,
+            timeout=CHECKOUT_TIMEOUT_S,
+            reconnect_timeout=RECONNECT_TIMEOUT_S,
+            open=True,
+        )
+
+    def shut(self) -> None:
+        if self._pool is not None:
+            self._pool.close(timeout=2)
+            self._pool = None
+
+    @property
+    def slots_in_use(self) -> int:
+        return self._in_use
+
+    # Not _connect(): Peewee holds its lock there, and everybody would wait behind whoever waits for the pool.
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        if not self._state.closed:
+            if reuse_if_open:
+                return False
+            raise InterfaceError("Connection already open.")
+        self._state.reset()
+        self._state.set_connection(self._checkout())
+        return True
+
+    def close(self) -> bool:
+        """Gives the connection back, whatever state it is in; the pool rolls back or replaces it."""
+        if self._state.closed:
+            return False
+        connection = self._state.conn
+        self._state.reset()
+        self._give_back(connection)
+        return True
+
+    def release(self) -> None:
+        """Gives the connection back unless a transaction is open: before anything slow that needs no database."""
+        if not self.in_transaction():
+            self.close()
+
+    def _checkout(self) -> psycopg.Connection:
+        assert self._pool is not None, "db.open() comes first"
+        deadline = time.monotonic() + CHECKOUT_TIMEOUT_S
+        while True:
+            try:
+                connection = self._pool.getconn(timeout=max(0.001, deadline - time.monotonic()))
+            except psycopg_pool.TooManyRequests:
+                raise Problem("overloaded", after_s=1) from None
+            except psycopg_pool.PoolTimeout:
+                busy = self._in_use >= self._pool.max_size
+                raise Problem("overloaded" if busy else "database_unavailable", after_s=1) from None
+            with self._counting:
+                self._in_use += 1
+            if not _hung_up(connection):
+                return connection
+            connection.close()
+            self._give_back(connection)
+
+    def _give_back(self, connection: psycopg.Connection) -> None:
+        with self._counting:
+            self._in_use -= 1
+        assert self._pool is not None
+        self._pool.putconn(connection)
+
+    def drop_idle(self) -> None:
+        """Replaces every connection: after a failover the old ones reach a server that can't write."""
+        if self._pool is not None:
+            self._pool.drain()
+
+    # BEGIN, COMMIT and ROLLBACK bypass Peewee's query hooks.
+    def begin(self, isolation_level: Any = None) -> None:
+        self._counted(super().begin)
+
+    def commit(self) -> None:
+        self._counted(super().commit)
+
+    def rollback(self) -> None:
+        """Never raises on a lost connection: that would mask the error that lost it."""
+        if self._state.closed or self._state.conn.closed:
+            return
+        try:
+            self._counted(super().rollback)
+        except (PeeweeException, psycopg.Error):
+            self._state.conn.close()
+
+    def _execute_cursor(self, sql: str, params: Any, **options: Any) -> Any:
+        return self._counted(super()._execute_cursor, sql, params, **options)
+
+    def _counted(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        spent = statements.get()
+        if spent is None:
+            return call(*args, **options)
+        if self._state.closed:
+            self.connect()
+        start = time.perf_counter()
+        try:
+            return call(*args, **options)
+        finally:
+            spent.count += 1
+            spent.ms += (time.perf_counter() - start) * 1000
+
+
+db = Database()
+
+
+class BaseModel(Model):
+    class Meta:
+        database = db
+
+
+def conninfo_with_defaults(url: str) -> str:
+    """The URL with our timeouts added to whatever it says itself."""
+    given = conninfo_to_dict(url)
+    options = f"{CONNECTION_OPTIONS} {given.pop('options', '') or ''}".strip()
+    return make_conninfo(
+        **{"connect_timeout": 2, "application_name": "orders-api", **given},
+        options=options,  # type: ignore[arg-type]
+    )
+
+
+def transactional(service: Callable[..., Any]) -> Callable[..., Any]:
+    """One call = one transaction; tried again, with jitter, when PostgreSQL asks for that (40001, 40P01)."""
+
+    @functools.wraps(service)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for attempt in range(1, SERIALIZATION_TRIES + 1):
+            try:
+                with db.atomic():
+                    return service(*args, **kwargs)
+            except DatabaseError as e:
+                if sqlstate(e) not in RETRIED or attempt == SERIALIZATION_TRIES or db.in_transaction():
+                    raise
+                time.sleep(random.uniform(0, 0.02 * attempt))  # noqa: S311  (jitter is no secret)
+        return None
+
+    return call
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The five characters by which PostgreSQL says what happened; None when it said nothing."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None)
+
+
+def problem_of(error: BaseException) -> Problem | None:
+    """What a client should be told of a database error; None when it is a defect of ours."""
+    if isinstance(error, Problem):
+        return error
+    if not isinstance(error, PeeweeException | psycopg.Error):
+        return None
+    state = sqlstate(error)
+    if state in OVERLOADED:
+        return Problem("overloaded", after_s=1)
+    if state == READ_ONLY:
+        db.drop_idle()
+        return Problem("database_unavailable", after_s=1)
+    lost = state is None and isinstance(getattr(error, "orig", error), psycopg.OperationalError)
+    # Connection lost, no resources (disk, memory, connections), shutting down or starting up.
+    if lost or (state or "").startswith(("08", "53", "57P")):
+        return Problem("database_unavailable", after_s=1)
+    return None
+
+
+def _hung_up(connection: psycopg.Connection) -> bool:
+    """Whether the server closed an idle connection: its socket is then readable, at the cost of 7 µs."""
+    if connection.closed:
+        return True
+    poller = _poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(0))

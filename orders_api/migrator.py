@@ -1,0 +1,85 @@
+"""Migrations by yoyo, under a lock of PostgreSQL's own: any number of processes may migrate at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from yoyo import read_migrations
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
+from yoyo.connections import DatabaseURI
+from yoyo.migrations import default_migration_table
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+LOCK_ID = 0x6F7264657273  # "orders" in ASCII: one number that nothing else in this database locks
+LOCK_WAIT_S = 60  # the second of two deploys waits for the first
+STATEMENT_LOCK_MS = 2000  # a migration that can't get its table lock gives up before requests pile up behind it
+
+
+class MigrationLockTimeout(Exception):
+    """Another migration held the lock all the time."""
+
+
+def migrate(database_url: str) -> list[str]:
+    """Applies what is pending, in order. Returns the ids that were applied; a failed one leaves those before it."""
+    with _locked(database_url) as backend, backend.lock():
+        migrations = backend.to_apply(_read())
+        backend.apply_migrations(migrations)
+        return [migration.id for migration in migrations]
+
+
+def rollback(database_url: str, count: int = 1) -> list[str]:
+    """Takes back the last `count` migrations, newest first. Returns their ids."""
+    with _locked(database_url) as backend, backend.lock():
+        migrations = backend.to_rollback(_read())[:count]
+        backend.rollback_migrations(migrations)
+        return [migration.id for migration in migrations]
+
+
+def all_ids() -> list[str]:
+    """The ids of all migrations that this release brings, in order."""
+    return sorted(path.stem for path in MIGRATIONS.glob("[0-9]*.sql") if not path.stem.endswith(".rollback"))
+
+
+def pending(applied_ids: list[str]) -> list[str]:
+    """What this release needs and the database does not have yet."""
+    return [id_ for id_ in all_ids() if id_ not in set(applied_ids)]
+
+
+def _read():
+    return read_migrations(str(MIGRATIONS))
+
+
+@contextmanager
+def _locked(database_url: str) -> Iterator[PostgresqlPsycopgBackend]:
+    """A yoyo backend, while this process alone migrates. The lock goes with its connection, even after SIGKILL."""
+    with psycopg.connect(database_url, autocommit=True, connect_timeout=5) as guard:
+        guard.execute("SELECT set_config('lock_timeout', %s, false)", [f"{LOCK_WAIT_S}s"])
+        try:
+            guard.execute("SELECT pg_advisory_lock(%s)", [LOCK_ID])
+        except psycopg.errors.LockNotAvailable:
+            raise MigrationLockTimeout(
+                f"Another migration has held the lock for {LOCK_WAIT_S} seconds; wait for it, or end it."
+            ) from None
+        with _backend(database_url) as backend:
+            backend.break_lock()  # a row that stands here now was left by a migrator that was killed
+            yield backend
+
+
+def _backend(database_url: str) -> PostgresqlPsycopgBackend:
+    """Built from parsed conninfo: yoyo's own URL parser would lose sockets, repeated hosts and default values."""
+    parts = {name: str(value) for name, value in conninfo_to_dict(database_url).items()}
+    parts["options"] = f"{parts.get('options', '')} -c lock_timeout={STATEMENT_LOCK_MS}".strip()
+    uri = DatabaseURI(
+        scheme="postgresql+psycopg",
+        username=parts.pop("user", None),
+        password=parts.pop("password", None),
+        hostname=parts.pop("host", None),
+        port=parts.pop("port", None),
+        database=parts.pop("dbname", None),
+        args=parts,
+    )
+    backend = PostgresqlPsycopgBackend(uri, default_migration_table)
+    backend.init_database()
+    return backend

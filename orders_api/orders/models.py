@@ -1,0 +1,65 @@
+"""Orders, items and events as they are stored. Money is in minor units; every key begins with user_id."""
+
+from peewee import BigIntegerField, CompositeKey, IntegerField, SmallIntegerField, TextField, UUIDField
+from playhouse.postgres_ext import BinaryJSONField, DateTimeTZField
+
+from orders_api.db import BaseModel
+
+# A change of the document's shape changes every strong ETag.
+REPRESENTATION = 1
+
+
+class Order(BaseModel):
+    user_id = UUIDField()
+    id = UUIDField()
+    status = TextField()
+    currency = TextField()
+    total_cents = BigIntegerField()
+    metadata = BinaryJSONField()
+    version = IntegerField()
+    created_at = DateTimeTZField()
+    updated_at = DateTimeTZField()
+
+    class Meta:
+        table_name = "orders"
+        primary_key = CompositeKey("user_id", "id")
+
+    def etag(self, *, items: bool) -> str:
+        """The strong entity tag of this version, as it is with or without its items."""
+        return f'"{REPRESENTATION}.{self.version}{".items" if items else ""}"'
+
+
+class OrderItem(BaseModel):
+    user_id = UUIDField()
+    order_id = UUIDField()
+    position = SmallIntegerField()
+    sku = TextField()
+    name = TextField()
+    quantity = IntegerField()
+    unit_price_cents = BigIntegerField()
+
+    class Meta:
+        table_name = "order_items"
+        primary_key = CompositeKey("user_id", "order_id", "position")
+
+
+class OrderEvent(BaseModel):
+    user_id = UUIDField()
+    sequence = BigIntegerField()
+    order_id = UUIDField()
+    type = TextField()
+    data = BinaryJSONField()
+    trace_id = TextField()
+    created_at = DateTimeTZField()
+
+    class Meta:
+        table_name = "order_events"
+        primary_key = CompositeKey("user_id", "sequence")
+
+
+def version_of(etag: str) -> int | None:
+    """The version that a tag of either representation names."""
+    representation, _, rest = etag.partition(".")
+    version = rest.removesuffix(".items")
+    known = representation == str(REPRESENTATION) and version.isascii() and version.isdigit() and len(version) < 10
+    return int(version) if known else None

@@ -1,0 +1,121 @@
+"""`/orders` and what is below it; `/idempotency-keys/{key}`."""
+
+from uuid import UUID
+
+import falcon
+import orjson
+
+from orders_api.orders import queries, services
+from orders_api.orders.models import Order, OrderItem, version_of
+from orders_api.orders.schemas import (
+    EventDocument,
+    NewOrder,
+    OrderChanges,
+    OrderDocument,
+    OrderQuery,
+    OrdersQuery,
+    PageQuery,
+)
+from orders_api.values import format_time, parse_id
+from orders_api.web import bodies, conditional
+from orders_api.web.idempotency import Answer, Claim, find_key, idempotent, parse_key
+from orders_api.web.pagination import Cursors
+from orders_api.web.resources import PRIVATE, Resource
+
+new_order = NewOrder()
+order_changes = OrderChanges()
+
+
+class Orders(Resource):
+    """`/orders`: the orders of the calling user."""
+
+    query = OrdersQuery()
+
+    def __init__(self, cursors: Cursors) -> None:
+        self.cursors = cursors
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        query, user_id = dict(req.context.query), req.context.user_id
+        limit, include = query.pop("limit"), query.pop("include", None)
+        walk = self.cursors.walk(f"orders:{user_id}", query.pop("cursor", None), query)
+        orders = queries.orders_of(user_id, limit=limit + 1, after=walk.time_and_id(), **query)
+        page = walk.page(orders, limit, lambda order: (order.created_at, order.id))
+        items = queries.items_of(user_id, [order.id for order in page.rows]) if include else None
+        documents = [OrderDocument.of(order, items and items[order.id]) for order in page.rows]
+        page.answer(req, resp, documents)
+
+    @idempotent
+    def on_post(self, req: falcon.Request, resp: falcon.Response, claim: Claim) -> None:
+        draft = new_order.parse(claim.document)
+
+        def take(order: Order, items: list[OrderItem]) -> None:
+            claim.take(order.id, created(order, items))
+
+        services.place_order(claim.user_id, draft, req.context.trace_id, take)
+
+
+class OrderById(Resource):
+    """`/orders/{order_id}`: one order of the calling user."""
+
+    query = OrderQuery()
+    accept_patch = ", ".join(bodies.PATCH_TYPES)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, order_id: str) -> None:
+        user_id, include = req.context.user_id, "include" in req.context.query
+        order = queries.find_order(user_id, parse_id(order_id))
+        if conditional.not_modified(req, resp, order.etag(items=include)):
+            return
+        items = queries.items_of(user_id, [order.id])[order.id] if include else None
+        resp.media = OrderDocument.of(order, items)
+
+    def on_patch(self, req: falcon.Request, resp: falcon.Response, order_id: str) -> None:
+        changes = order_changes.parse(bodies.json_of(req, bodies.PATCH_TYPES))
+        versions = conditional.versions(req, version_of)
+        order, items = services.change_order(
+            req.context.user_id, parse_id(order_id), changes, req.context.trace_id, versions
+        )
+        resp.set_headers(PRIVATE)
+        resp.etag = order.etag(items=True).strip('"')
+        resp.media = OrderDocument.of(order, items)
+
+
+class OrderEvents(Resource):
+    """`/orders/{order_id}/events`: the history of one order, oldest first."""
+
+    query = PageQuery()
+
+    def __init__(self, cursors: Cursors) -> None:
+        self.cursors = cursors
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, order_id: str) -> None:
+        user_id, limit = req.context.user_id, req.context.query["limit"]
+        order = queries.find_order(user_id, parse_id(order_id))
+        walk = self.cursors.walk(f"events:{user_id}:{order.id}", req.context.query.get("cursor"), {})
+        events = queries.events_of(user_id, order.id, limit=limit + 1, after=walk.number())
+        page = walk.page(events, limit, lambda event: (event.sequence,))
+        page.answer(req, resp, [EventDocument.of(event) for event in page.rows])
+
+
+class IdempotencyKeyByName(Resource):
+    """`/idempotency-keys/{key}`: did the request that timed out succeed?"""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
+        stored = find_key(req.context.user_id, "POST /orders", parse_key(key, missing="idempotency_key_not_found"))
+        resp.set_headers(PRIVATE)
+        resp.media = {
+            "key": stored.key,
+            "state": stored.state,
+            "order_id": str(stored.order_id),
+            "created_at": format_time(stored.created_at),
+            "expires_at": format_time(stored.expires_at),
+            "trace_id": stored.trace_id,
+        }
+
+
+def created(order: Order, items: list[OrderItem]) -> Answer:
+    body = orjson.dumps(OrderDocument.of(order, items))
+    return Answer(201, location_of(order.id), order.etag(items=True), body)
+
+
+def location_of(order_id: UUID) -> str:
+    return f"/orders/{order_id}"

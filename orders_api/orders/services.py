@@ -1,0 +1,168 @@
+"""Writes: each a verb, each one transaction with its event in it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from playhouse.postgres_ext import Json  # type: ignore[attr-defined]
+
+from orders_api.db import db, transactional
+from orders_api.errors import FieldError, Problem, invalid
+from orders_api.orders.models import Order, OrderItem
+from orders_api.orders.queries import find_order, items_of
+from orders_api.orders.states import EDITABLE, check_owner_step
+from orders_api.values import new_id, now
+
+MAX_METADATA = 20
+ANSWERS_KEPT = timedelta(hours=72)
+TOMBSTONES_KEPT = timedelta(days=30)
+BATCH = 1000
+
+# The number is taken from the user's counter row, whose lock is held from here to COMMIT: no gap, no inversion.
+_RECORD = """
+    WITH counter AS (
+        UPDATE feeds SET last_sequence = last_sequence + 1 WHERE user_id = %s RETURNING last_sequence
+    )
+    INSERT INTO order_events (user_id, sequence, order_id, type, data, trace_id, created_at)
+    SELECT %s, last_sequence, %s, %s, %s, %s, %s FROM counter
+"""
+
+Items = list[dict[str, Any]]
+Claim = Callable[[Order, list[OrderItem]], None]
+
+
+@transactional
+def place_order(user_id: UUID, draft: dict[str, Any], trace_id: str, claim: Claim | None = None) -> Order:
+    """Stores a validated draft with its items and its event.
+
+    `claim` is called first, inside the transaction, with the order as it will be: it takes the idempotency key and
+    stores the answer, or raises to give the whole transaction up.
+    """
+    moment = now()
+    order = Order(
+        user_id=user_id,
+        id=new_id(),
+        status="pending",
+        currency=draft["currency"],
+        total_cents=draft["total_cents"],
+        metadata=draft.get("metadata", {}),
+        version=1,
+        created_at=moment,
+        updated_at=moment,
+    )
+    items = _drafted(order, draft.get("items", []))
+    if claim is not None:
+        claim(order, items)
+    Order.insert(order.__data__).execute()
+    _insert(items)
+    _record(order, "order.created", [], trace_id)
+    return order
+
+
+@transactional
+def change_order(
+    user_id: UUID, order_id: UUID | None, changes: dict[str, Any], trace_id: str, versions: set[int] | None = None
+) -> tuple[Order, list[OrderItem]]:
+    """Merges `changes` into an order under its row lock; what changes nothing leaves the version alone.
+
+    `versions`: those the client accepts (If-Match), None for any. Raises order_not_found, version_conflict,
+    transition_forbidden, transition_invalid, order_not_editable and validation_failed.
+    """
+    order = find_order(user_id, order_id, lock=True)
+    if versions is not None and order.version not in versions:
+        raise Problem("version_conflict", headers={"ETag": order.etag(items=True)})
+    items = items_of(user_id, [order.id])[order.id]
+    status = changes.get("status", order.status)
+    if status != order.status:
+        check_owner_step(order.status, status)
+    changed, items = _edit(order, items, changes)
+    if status != order.status:
+        order.status, changed = status, ["status", *changed]
+    if changed:
+        _store(order, items, changed, trace_id)
+    return order, items
+
+
+def _edit(order: Order, items: list[OrderItem], changes: dict[str, Any]) -> tuple[list[str], list[OrderItem]]:
+    """Applies all but the status to `order`; returns the names of what changed, and the items as they are now."""
+    wanted = {"metadata": _merged(order.metadata, changes["metadata"])} if "metadata" in changes else {}
+    if "currency" in changes:
+        wanted["currency"] = changes["currency"]
+    if "items" in changes and changes["items"] != [_plain(item) for item in items]:
+        items = _drafted(order, changes["items"])
+        wanted["items"] = items
+    if "items" in changes:
+        wanted["total_cents"] = sum(item.quantity * item.unit_price_cents for item in items)
+    elif "total_cents" in changes:
+        wanted["total_cents"] = _matching(changes["total_cents"], items)
+    changed = [name for name, value in wanted.items() if name == "items" or getattr(order, name) != value]
+    if order.status != EDITABLE and set(changed) - {"metadata"}:
+        raise Problem("order_not_editable", f"The order is {order.status}: only its metadata can change.")
+    for name in changed:
+        if name != "items":
+            setattr(order, name, wanted[name])
+    return changed, items
+
+
+def _store(order: Order, items: list[OrderItem], changed: list[str], trace_id: str) -> None:
+    order.version += 1
+    order.updated_at = max(now(), order.updated_at)
+    names = {"status", "currency", "total_cents", "metadata"} & set(changed) | {"version", "updated_at"}
+    Order.update({getattr(Order, name): getattr(order, name) for name in names}).where(
+        Order.user_id == order.user_id, Order.id == order.id
+    ).execute()
+    if "items" in changed:
+        OrderItem.delete().where(OrderItem.user_id == order.user_id, OrderItem.order_id == order.id).execute()
+        _insert(items)
+    edits = [name for name in changed if name != "status"]
+    if edits:
+        _record(order, "order.updated", edits, trace_id)
+    if "status" in changed:
+        _record(order, "order.cancelled", ["status"], trace_id)
+
+
+def _merged(metadata: dict[str, str], changes: dict[str, str | None] | None) -> dict[str, str]:
+    """RFC 7396, one level deep; null in place of the whole empties it."""
+    if changes is None:
+        return {}
+    merged = {key: value for key, value in {**metadata, **changes}.items() if value is not None}
+    if len(merged) > MAX_METADATA:
+        raise invalid(FieldError("out_of_range", f"Must have at most {MAX_METADATA} entries.", "#/metadata"))
+    return merged
+
+
+def _matching(total_cents: int, items: list[OrderItem]) -> int:
+    total = sum(item.quantity * item.unit_price_cents for item in items)
+    if items and total_cents != total:
+        raise invalid(FieldError("sum_mismatch", f"The items add up to {total}.", "#/total_cents"))
+    return total_cents
+
+
+def _drafted(order: Order, items: Items) -> list[OrderItem]:
+    return [
+        OrderItem(user_id=order.user_id, order_id=order.id, position=position, **item)
+        for position, item in enumerate(items)
+    ]
+
+
+def _plain(item: OrderItem) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in ("sku", "name", "quantity", "unit_price_cents")}
+
+
+def _insert(items: list[OrderItem]) -> None:
+    if items:
+        OrderItem.insert_many([item.__data__ for item in items]).execute()
+
+
+def _record(order: Order, kind: str, changed: list[str], trace_id: str) -> None:
+    """Writes an event with the user's next number: the last statement before COMMIT."""
+    data = {
+        "version": order.version,
+        "status": order.status,
+        "currency": order.currency,
+        "total_cents": order.total_cents,
+        "changed": changed,
+    }
+    user, moment = order.user_id, order.updated_at
+    db.execute_sql(_RECORD, (user, user, order.id, kind, Json(data), trace_id, moment))

@@ -1,0 +1,176 @@
+"""What comes in: strict marshmallow schemas whose errors all come back at once, each with where it stands."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import marshmallow
+from marshmallow import fields, types
+
+from orders_api.errors import FieldError, invalid
+from orders_api.values import parse_time
+
+
+class Fault(str):
+    """A marshmallow error message that keeps its code."""
+
+    __slots__ = ("code",)
+    code: str
+
+    def __new__(cls, code: str, detail: str) -> "Fault":
+        fault = super().__new__(cls, detail)
+        fault.code = code
+        return fault
+
+    def format(self, *args: object, **kwargs: object) -> "Fault":
+        return Fault(self.code, super().format(*args, **kwargs))
+
+
+def fault(
+    code: str, detail: str, field_name: str = marshmallow.exceptions.SCHEMA
+) -> marshmallow.ValidationError:
+    return marshmallow.ValidationError([Fault(code, detail)], field_name)
+
+
+REQUIRED = {
+    "required": Fault("required", "This field is required."),
+    "null": Fault("invalid_type", "This field must not be null."),
+}
+
+
+class Text(fields.Field):
+    """A string of `low` to `high` characters, without NUL (PostgreSQL stores none)."""
+
+    default_error_messages = REQUIRED
+
+    def __init__(self, low: int, high: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.low, self.high = low, high
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, str):
+            raise fault("invalid_type", "Must be a string.")
+        if not self.low <= len(value) <= self.high:
+            raise fault("out_of_range", f"Must have {self.low} to {self.high} characters.")
+        if "\0" in value:
+            raise fault("invalid_character", "Must not contain the NUL character.")
+        return self.checked(value)
+
+    def checked(self, value: str) -> Any:
+        """For kinds of text that are more than characters."""
+        return value
+
+
+class Whole(fields.Field):
+    """An integer; `"1"`, `1.0` and `true` are none."""
+
+    default_error_messages = REQUIRED
+
+    def __init__(self, low: int, high: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.low, self.high = low, high
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if type(value) is not int:
+            raise fault("invalid_type", "Must be an integer.")
+        if not self.low <= value <= self.high:
+            raise fault("out_of_range", f"Must be from {self.low} to {self.high}.")
+        return value
+
+
+class Choice(Text):
+    """One of a few words."""
+
+    def __init__(self, choices: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(0, 1000, **kwargs)
+        self.choices = choices
+
+    def checked(self, value: str) -> str:
+        if value not in self.choices:
+            raise fault("invalid_value", f"Must be one of {', '.join(self.choices)}.")
+        return value
+
+
+class QueryWhole(Whole):
+    """An integer in a query string: digits alone."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
+            raise fault("invalid_type", "Must be one integer.")
+        return super()._deserialize(int(value), attr, data)
+
+
+class QueryTime(fields.Field):
+    """An RFC 3339 date-time with a UTC offset."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        try:
+            return parse_time(value)
+        except (ValueError, TypeError):
+            raise fault(
+                "invalid_format",
+                "Must be one RFC 3339 date-time with a UTC offset, such as 2026-11-23T10:00:00Z (write + as %2B).",
+            ) from None
+
+
+class Schema(marshmallow.Schema):
+    """Refuses unknown fields; `parse` and `parse_query` raise one 422 with all that is wrong."""
+
+    error_messages: dict[str, str] = {  # noqa: RUF012
+        "unknown": Fault("unknown_field", "There is no such field."),
+        "type": Fault("invalid_type", "Must be an object."),
+    }
+
+    class Meta:
+        unknown = marshmallow.RAISE
+
+    def parse(self, document: Any) -> dict[str, Any]:
+        try:
+            return self.load(document)
+        except marshmallow.ValidationError as e:
+            raise invalid(*_pointed(e.normalized_messages())) from None
+
+    def parse_query(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self.load(params, unknown=marshmallow.RAISE)
+        except marshmallow.ValidationError as e:
+            raise invalid(*_parameters(e.normalized_messages())) from None
+
+
+class NoParameters(Schema):
+    """The query of a route that takes none."""
+
+
+Messages = types.StrSequenceOrSet | Mapping[Any, Any] | list[Any]
+
+
+def _leaves(messages: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(messages, Mapping):
+        for name, below in messages.items():
+            yield from _leaves(below, path if name == marshmallow.exceptions.SCHEMA else (*path, str(name)))
+    elif isinstance(messages, str):
+        yield path, messages
+    else:
+        for message in messages:
+            yield from _leaves(message, path)
+
+
+def _code(message: str) -> str:
+    return message.code if isinstance(message, Fault) else "invalid_value"
+
+
+def _pointed(messages: Any) -> list[FieldError]:
+    return [
+        FieldError(_code(m), str(m), pointer="#" + "".join(map(_token, path)))
+        for path, m in _leaves(messages)
+    ]
+
+
+def _parameters(messages: Any) -> list[FieldError]:
+    return [FieldError(_code(m), str(m), parameter=path[0] if path else "") for path, m in _leaves(messages)]
+
+
+def _token(name: str) -> str:
+    """A reference token in URI fragment form (RFC 6901, sections 3 and 6)."""
+    return "/" + quote(name.replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@")
