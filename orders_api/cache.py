@@ -73,9 +73,7 @@ class Cache:
             count = client.incr(hashed, 1)
             if count is None:
                 if client.add(hashed, b"1", expire=window_s, noreply=False):
-                    client.set(
-                        hashed + "/ends", str(time.time() + window_s).encode(), expire=window_s, noreply=False
-                    )
+                    client.set(hashed + "/ends", str(time.time() + window_s).encode(), expire=window_s, noreply=False)
                     return 1, window_s
                 count = client.incr(hashed, 1) or 1
             ends = float(client.get(hashed + "/ends") or time.time() + window_s)

@@ -79,9 +79,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "route_not_found": ProblemType(
         404, "There is nothing at this address", "Check the path against the API's documentation."
     ),
-    "order_not_found": ProblemType(
-        404, "There is no such order", "Check the id; only your own orders can be seen."
-    ),
+    "order_not_found": ProblemType(404, "There is no such order", "Check the id; only your own orders can be seen."),
     "idempotency_key_not_found": ProblemType(
         404,
         "No committed request used this key",
@@ -91,9 +89,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "method_not_allowed": ProblemType(
         405, "This address does not take this method", "The Allow header lists the methods that it takes."
     ),
-    "email_taken": ProblemType(
-        409, "The email already has an account", "Log in instead, or register another email."
-    ),
+    "email_taken": ProblemType(409, "The email already has an account", "Log in instead, or register another email."),
     "idempotency_key_in_progress": ProblemType(
         409,
         "A request with this key is still in progress",
@@ -149,9 +145,7 @@ PROBLEMS: dict[str, ProblemType] = {
         "Something went wrong on our side",
         "Send the request again with the same Idempotency-Key; if it stays, report the trace_id.",
     ),
-    "overloaded": ProblemType(
-        503, "The service is busy", "Wait as long as Retry-After says, then send it again."
-    ),
+    "overloaded": ProblemType(503, "The service is busy", "Wait as long as Retry-After says, then send it again."),
     "database_unavailable": ProblemType(
         503, "The database can't be reached", "Wait as long as Retry-After says, then send it again."
     ),
@@ -168,9 +162,7 @@ class FieldError:
     parameter: str | None = None
 
     def document(self) -> dict[str, str]:
-        where = (
-            {"parameter": self.parameter} if self.parameter is not None else {"pointer": self.pointer or "#"}
-        )
+        where = {"parameter": self.parameter} if self.parameter is not None else {"pointer": self.pointer or "#"}
         return {**where, "code": self.code, "detail": self.detail}
 
 
@@ -204,6 +196,4 @@ class Problem(Exception):  # noqa: N818  (RFC 9457's word)
 def invalid(*errors: FieldError) -> Problem:
     """A 422 that names all that is wrong."""
     count = "One thing is" if len(errors) == 1 else f"{len(errors)} things are"
-    return Problem(
-        "validation_failed", f"{count} wrong with the request; `errors` names each.", errors=errors
-    )
+    return Problem("validation_failed", f"{count} wrong with the request; `errors` names each.", errors=errors)

@@ -27,9 +27,7 @@ LOGGING: dict[str, Any] = {
             ],
         }
     },
-    "handlers": {
-        "stdout": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}
-    },
+    "handlers": {"stdout": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}},
     "root": {"level": "WARNING", "handlers": ["stdout"]},
     "loggers": {
         "orders_api": {"level": "INFO"},

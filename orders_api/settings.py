@@ -71,9 +71,7 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Reads every setting. Raises SettingError for the first that is missing, malformed or too weak."""
-        environment = _one_of("production", "development")(
-            environ.get("ENVIRONMENT") or "production", "ENVIRONMENT"
-        )
+        environment = _one_of("production", "development")(environ.get("ENVIRONMENT") or "production", "ENVIRONMENT")
         values: dict[str, Any] = {"environment": environment}
         for name, (default, parse) in _TABLE.items():
             raw = (environ.get(name) or default).strip()
@@ -101,20 +99,14 @@ class Settings:
                 "MEMCACHED_SERVERS", "is not set: production counts limits over all processes, not in each"
             )
         if self.bcrypt_rounds < MIN_PRODUCTION_BCRYPT_ROUNDS:
-            raise SettingError(
-                "BCRYPT_ROUNDS", f"must be at least {MIN_PRODUCTION_BCRYPT_ROUNDS} in production"
-            )
+            raise SettingError("BCRYPT_ROUNDS", f"must be at least {MIN_PRODUCTION_BCRYPT_ROUNDS} in production")
         if any(len(secret) < MIN_WEBHOOK_SECRET_BYTES for secret in self.webhook_secrets):
-            raise SettingError(
-                "WEBHOOK_SECRETS", f"holds a secret shorter than {MIN_WEBHOOK_SECRET_BYTES} bytes"
-            )
+            raise SettingError("WEBHOOK_SECRETS", f"holds a secret shorter than {MIN_WEBHOOK_SECRET_BYTES} bytes")
         for name in ("JWT_KEYS", "CURSOR_KEYS", "WEBHOOK_SECRETS"):
             ring = getattr(self, name.lower())
             secrets = [entry.secret if isinstance(entry, Key) else entry for entry in ring]
             if any(len(set(secret)) < 8 for secret in secrets):
-                raise SettingError(
-                    name, "holds a secret that is no secret: almost all of its bytes are the same"
-                )
+                raise SettingError(name, "holds a secret that is no secret: almost all of its bytes are the same")
 
 
 Parser = Callable[[str, str], Any]
@@ -205,18 +197,14 @@ def _webhook_secrets(raw: str, name: str) -> tuple[bytes, ...]:
 def _decoded(encoded: str, name: str, decode: Callable[..., bytes]) -> bytes:
     alphabet = "-_" if decode is base64.urlsafe_b64decode else "+/"
     try:
-        return base64.b64decode(
-            encoded.rstrip("=") + "=" * (-len(encoded.rstrip("=")) % 4), alphabet, validate=True
-        )
+        return base64.b64decode(encoded.rstrip("=") + "=" * (-len(encoded.rstrip("=")) % 4), alphabet, validate=True)
     except (binascii.Error, ValueError):
         raise SettingError(name, "holds an entry that can't be decoded") from None
 
 
 def _derived(ring: Ring | None, purpose: bytes) -> Ring:
     """Keys of their own for another purpose (NIST SP 800-108, one block)."""
-    return tuple(
-        Key(key.kid, hmac.digest(key.secret, b"orders-api/" + purpose, "sha256")) for key in ring or ()
-    )
+    return tuple(Key(key.kid, hmac.digest(key.secret, b"orders-api/" + purpose, "sha256")) for key in ring or ())
 
 
 def _limit(raw: str, name: str) -> limits.RateLimitItem:
@@ -233,14 +221,8 @@ def _origins(raw: str, name: str) -> tuple[str, ...]:
     origins = tuple(origin.strip() for origin in raw.split(","))
     for origin in origins:
         parts = urlsplit(origin)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.netloc
-            or origin != f"{parts.scheme}://{parts.netloc}"
-        ):
-            raise SettingError(
-                name, "must be a list of origins such as https://shop.example, separated by commas"
-            )
+        if parts.scheme not in ("http", "https") or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
+            raise SettingError(name, "must be a list of origins such as https://shop.example, separated by commas")
     return origins
 
 

@@ -47,11 +47,9 @@ class Orders(Resource):
     @idempotent
     def on_post(self, req: falcon.Request, resp: falcon.Response, claim: Claim) -> None:
         draft = new_order.parse(claim.document)
-
-        def take(order: Order, items: list[OrderItem]) -> None:
-            claim.take(order.id, created(order, items))
-
-        services.place_order(claim.user_id, draft, req.context.trace_id, take)
+        services.place_order(
+            claim.user_id, draft, claim.trace_id, lambda order, items: claim.take(order.id, created(order, items))
+        )
 
 
 class OrderById(Resource):
@@ -75,7 +73,7 @@ class OrderById(Resource):
             req.context.user_id, parse_id(order_id), changes, req.context.trace_id, versions
         )
         resp.set_headers(PRIVATE)
-        resp.etag = order.etag(items=True).strip('"')
+        resp.set_header("ETag", order.etag(items=True))
         resp.media = OrderDocument.of(order, items)
 
 
@@ -100,7 +98,7 @@ class IdempotencyKeyByName(Resource):
     """`/idempotency-keys/{key}`: did the request that timed out succeed?"""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
-        stored = find_key(req.context.user_id, "POST /orders", parse_key(key, missing="idempotency_key_not_found"))
+        stored = find_key(req.context.user_id, "POST /orders", parse_key(key, problem="idempotency_key_not_found"))
         resp.set_headers(PRIVATE)
         resp.media = {
             "key": stored.key,

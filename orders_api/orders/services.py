@@ -1,7 +1,6 @@
 """Writes: each a verb, each one transaction with its event in it."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +14,6 @@ from orders_api.orders.states import EDITABLE, check_owner_step
 from orders_api.values import new_id, now
 
 MAX_METADATA = 20
-ANSWERS_KEPT = timedelta(hours=72)
-TOMBSTONES_KEPT = timedelta(days=30)
-BATCH = 1000
 
 # The number is taken from the user's counter row, whose lock is held from here to COMMIT: no gap, no inversion.
 _RECORD = """

@@ -42,9 +42,7 @@ def raw_of(req: falcon.Request) -> bytes:
     except gevent.Timeout as e:
         if e is not slow:
             raise
-        raise Problem(
-            "malformed_json", f"The body did not arrive within {READ_DEADLINE_S} seconds."
-        ) from None
+        raise Problem("malformed_json", f"The body did not arrive within {READ_DEADLINE_S} seconds.") from None
     except (ParseException, OSError):
         raise Problem("malformed_json", "The body is cut short, or its chunks are malformed.") from None
     if len(raw) > MAX_BYTES:

@@ -27,9 +27,7 @@ class Fault(str):
         return Fault(self.code, super().format(*args, **kwargs))
 
 
-def fault(
-    code: str, detail: str, field_name: str = marshmallow.exceptions.SCHEMA
-) -> marshmallow.ValidationError:
+def fault(code: str, detail: str, field_name: str = marshmallow.exceptions.SCHEMA) -> marshmallow.ValidationError:
     return marshmallow.ValidationError([Fault(code, detail)], field_name)
 
 
@@ -117,7 +115,7 @@ class QueryTime(fields.Field):
 class Schema(marshmallow.Schema):
     """Refuses unknown fields; `parse` and `parse_query` raise one 422 with all that is wrong."""
 
-    error_messages: dict[str, str] = {  # noqa: RUF012
+    error_messages: dict[str, str] = {
         "unknown": Fault("unknown_field", "There is no such field."),
         "type": Fault("invalid_type", "Must be an object."),
     }
@@ -161,10 +159,7 @@ def _code(message: str) -> str:
 
 
 def _pointed(messages: Any) -> list[FieldError]:
-    return [
-        FieldError(_code(m), str(m), pointer="#" + "".join(map(_token, path)))
-        for path, m in _leaves(messages)
-    ]
+    return [FieldError(_code(m), str(m), pointer="#" + "".join(map(_token, path))) for path, m in _leaves(messages)]
 
 
 def _parameters(messages: Any) -> list[FieldError]:

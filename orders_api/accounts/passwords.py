@@ -1,0 +1,106 @@
+"""Passwords: which are refused, and bcrypt on two threads behind a bounded queue.
+
+bcrypt releases the GIL but blocks gevent's hub, so it runs on threads of its own: two, because it is pure CPU.
+"""
+
+import base64
+import hashlib
+import os
+import unicodedata
+from collections.abc import Callable
+from importlib.resources import files
+from typing import TypeVar
+
+import bcrypt
+from gevent.lock import BoundedSemaphore
+from gevent.threadpool import ThreadPool
+
+from orders_api.errors import Problem
+
+T = TypeVar("T")
+
+MIN_CHARACTERS, MAX_CHARACTERS = 8, 256
+DEFAULT_ROUNDS = 12
+THREADS = 2
+MAX_WAITING = 32
+MAX_WAIT_S = 1.0
+
+
+def _nfkc(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
+
+
+def _load_common() -> frozenset[str]:
+    text = files(__package__).joinpath("common_passwords.txt").read_text("utf-8")
+    return frozenset(line for line in text.splitlines() if line and not line.startswith("# "))
+
+
+_COMMON = _load_common()
+
+
+def is_common(password: str) -> bool:
+    """Whether the password is on the list of the 3,000 most common ones, in whatever case or Unicode form."""
+    return _nfkc(_nfkc(password).casefold()) in _COMMON
+
+
+class Passwords:
+    """Hashes and verifies. Raises Problem `overloaded` when its turn does not come within a second.
+
+    Never hold a database connection while calling: a login would cost a pool slot for a quarter of a second.
+    """
+
+    def __init__(self, rounds: int = DEFAULT_ROUNDS) -> None:
+        self.rounds = rounds
+        # A salt of the same cost and a digest of nothing: an unknown email costs what a wrong password costs.
+        self._dummy = bcrypt.gensalt(rounds) + b"." * 31
+        self._gate = _Gate()
+
+    def hash(self, password: str) -> str:
+        return self._gate.run(lambda: bcrypt.hashpw(_digest(password), bcrypt.gensalt(self.rounds))).decode()
+
+    def verify(self, password: str, stored: str | None) -> bool:
+        """Whether the password made this hash; without one False, in the same time."""
+        against = stored.encode() if stored else self._dummy
+        return self._gate.run(lambda: bcrypt.checkpw(_digest(password), against)) and stored is not None
+
+    def is_outdated(self, stored: str) -> bool:
+        """Whether the hash was made at another cost than today's."""
+        return int(stored[4:6]) != self.rounds
+
+
+def _digest(password: str) -> bytes:
+    """44 bytes of any password: bcrypt takes at most 72, and stops at NUL."""
+    return base64.b64encode(hashlib.sha256(_nfkc(password).encode()).digest())
+
+
+class _Gate:
+    """Two threads and a queue of at most 32, made on first use: threads do not survive a fork."""
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._waiting = 0
+
+    def run(self, work: Callable[[], T]) -> T:
+        if self._pid != os.getpid():
+            self._start()
+        self._enter()
+        try:
+            return self._threads.apply(work)
+        finally:
+            self._places.release()
+
+    def _start(self) -> None:
+        self._threads = ThreadPool(THREADS)
+        self._places = BoundedSemaphore(THREADS)
+        self._waiting = 0
+        self._pid = os.getpid()
+
+    def _enter(self) -> None:
+        if self._waiting >= MAX_WAITING:
+            raise Problem("overloaded", after_s=1)
+        self._waiting += 1
+        try:
+            if not self._places.acquire(timeout=MAX_WAIT_S):
+                raise Problem("overloaded", after_s=1)
+        finally:
+            self._waiting -= 1

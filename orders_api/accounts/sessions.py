@@ -1,0 +1,201 @@
+"""Sessions: open, refresh, log out, identify, expire."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from orders_api.accounts.lockout import LOCK_S, WINDOW_S
+from orders_api.accounts.models import Session
+from orders_api.accounts.tokens import (
+    REFRESH_LIFETIME_S,
+    AccessTokens,
+    new_refresh_token,
+    parse_refresh_token,
+)
+from orders_api.cache import cache
+from orders_api.db import db, transactional
+from orders_api.errors import Problem
+from orders_api.values import new_id, now
+
+# How long a closed session's access tokens may go on working where the cache was not told; the contract says 30 s.
+LIVENESS_TTL_S = 15
+REFRESH_GRACE_S = 10  # a client whose answer was lost, or whose tabs refresh at once, tries again within this
+EXPIRY_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A session with the refresh token that is handed out once."""
+
+    user_id: uuid.UUID
+    id: uuid.UUID
+    refresh_token: str
+
+
+def open_session(user_id: uuid.UUID) -> OpenSession:
+    """A new session with its first refresh token, in one statement."""
+    text, token_hash = new_refresh_token(user_id)
+    session_id = new_id()
+    db.execute_sql(
+        """
+        WITH opened AS (INSERT INTO sessions (user_id, id, created_at) VALUES (%(user)s, %(session)s, now()))
+        INSERT INTO refresh_tokens (user_id, token_hash, session_id, created_at, expires_at)
+        VALUES (%(user)s, %(hash)s, %(session)s, now(), now() + %(lifetime)s * interval '1 second')
+        """,
+        {"user": user_id, "session": session_id, "hash": token_hash, "lifetime": REFRESH_LIFETIME_S},
+    )
+    _remember_alive(session_id)
+    return OpenSession(user_id, session_id, text)
+
+
+def refresh(refresh_token: str) -> OpenSession:
+    """Spends the token for a new one of the same session. Raises Problem `refresh_token_invalid`.
+
+    A token spent less than 10 s ago is taken as a retry; one spent earlier was stolen, or its thief was first:
+    the whole session ends, and that is committed before the refusal.
+    """
+    parsed = parse_refresh_token(refresh_token)
+    if parsed is None:
+        raise Problem("refresh_token_invalid")
+    user_id, spent_hash = parsed
+    text, new_hash = new_refresh_token(user_id)
+    session_id, alive = _rotate(user_id, spent_hash, new_hash)
+    if not alive:
+        if session_id is not None:
+            _forget_alive(session_id)
+        raise Problem("refresh_token_invalid")
+    _remember_alive(session_id)
+    return OpenSession(user_id, session_id, text)
+
+
+@transactional
+def _rotate(user_id: uuid.UUID, spent_hash: bytes, new_hash: bytes) -> tuple[Any, bool]:
+    """The token's session, and whether it goes on with the new token."""
+    found = db.execute_sql(
+        """
+        SELECT s.id, s.revoked_at IS NULL, t.expires_at > now(),
+            t.spent_at IS NOT NULL AND t.spent_at <= now() - %s * interval '1 second'
+        FROM refresh_tokens t JOIN sessions s ON s.user_id = t.user_id AND s.id = t.session_id
+        WHERE t.user_id = %s AND t.token_hash = %s FOR UPDATE
+        """,
+        (REFRESH_GRACE_S, user_id, spent_hash),
+    ).fetchone()
+    if found is None:
+        return None, False
+    session_id, open_, current, reused = found
+    if open_ and reused:
+        _revoke(user_id, session_id)
+    if not open_ or reused or not current:
+        return session_id, False
+    db.execute_sql(
+        """
+        WITH spent AS (
+            UPDATE refresh_tokens SET spent_at = coalesce(spent_at, now())
+            WHERE user_id = %(user)s AND token_hash = %(spent)s
+        )
+        INSERT INTO refresh_tokens (user_id, token_hash, session_id, created_at, expires_at)
+        VALUES (%(user)s, %(hash)s, %(session)s, now(), now() + %(lifetime)s * interval '1 second')
+        """,
+        {
+            "user": user_id,
+            "spent": spent_hash,
+            "hash": new_hash,
+            "session": session_id,
+            "lifetime": REFRESH_LIFETIME_S,
+        },
+    )
+    return session_id, True
+
+
+def log_out(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
+    """Ends the session: its tokens stop working here at once, everywhere within 15 s."""
+    _revoke(user_id, session_id)
+    _forget_alive(session_id)
+
+
+def _revoke(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
+    Session.update(revoked_at=now()).where(
+        Session.user == user_id, Session.id == session_id, Session.revoked_at.is_null()
+    ).execute()
+
+
+def identify(tokens: AccessTokens, text: str) -> tuple[uuid.UUID, uuid.UUID]:
+    """The user and the open session of an access token. Raises Problem `token_invalid` or `token_expired`."""
+    claims = tokens.verify(text)
+    if cache.get(_liveness_key(claims.session_id)) is None:
+        _check_open(claims.user_id, claims.session_id)
+    return claims.user_id, claims.session_id
+
+
+def _check_open(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
+    open_ = (
+        Session.select(Session.id)
+        .where(Session.user == user_id, Session.id == session_id, Session.revoked_at.is_null())
+        .exists()
+    )
+    db.release()
+    if not open_:
+        raise Problem("token_invalid")
+    _remember_alive(session_id)
+
+
+def _liveness_key(session_id: uuid.UUID) -> str:
+    return f"session:{session_id}"
+
+
+def _remember_alive(session_id: uuid.UUID) -> None:
+    cache.set(_liveness_key(session_id), b"1", LIVENESS_TTL_S)
+
+
+def _forget_alive(session_id: uuid.UUID) -> None:
+    cache.delete(_liveness_key(session_id))
+
+
+def expire_sessions() -> int:
+    """Deletes what is of no use any more, 1,000 rows a transaction; returns how many rows.
+
+    Refresh tokens a day after their expiry, the sessions that lost their last token with it, and lockouts long over.
+    """
+    total = 0
+    for expire in (_expire_tokens, _expire_attempts):
+        while deleted := expire():
+            total += deleted
+    return total
+
+
+@transactional
+def _expire_tokens() -> int:
+    tokens = db.execute_sql(
+        """
+        DELETE FROM refresh_tokens WHERE (user_id, token_hash) IN (
+            SELECT user_id, token_hash FROM refresh_tokens WHERE expires_at < now() - interval '1 day'
+            ORDER BY expires_at LIMIT %s
+        ) RETURNING user_id, session_id
+        """,
+        (EXPIRY_BATCH,),
+    ).fetchall()
+    if not tokens:
+        return 0
+    # A statement of its own: the first one's own snapshot still has the tokens.
+    sessions = db.execute_sql(
+        """
+        DELETE FROM sessions s USING unnest(%s::uuid[], %s::uuid[]) AS emptied (user_id, id)
+        WHERE s.user_id = emptied.user_id AND s.id = emptied.id AND NOT EXISTS (
+            SELECT FROM refresh_tokens t WHERE t.user_id = s.user_id AND t.session_id = s.id
+        )
+        """,
+        ([user_id for user_id, _ in tokens], [session_id for _, session_id in tokens]),
+    )
+    return len(tokens) + sessions.rowcount
+
+
+def _expire_attempts() -> int:
+    return db.execute_sql(
+        """
+        DELETE FROM login_attempts WHERE email_hash IN (
+            SELECT email_hash FROM login_attempts WHERE updated_at < now() - %s * interval '1 second'
+            ORDER BY updated_at LIMIT %s FOR UPDATE SKIP LOCKED
+        )
+        """,
+        (WINDOW_S + LOCK_S, EXPIRY_BATCH),
+    ).rowcount

@@ -1,0 +1,54 @@
+"""The composition root: what the application is made of, and what happens to a request, in order."""
+
+import functools
+
+import falcon
+import falcon.media
+import orjson
+
+from orders_api import logs
+from orders_api.accounts import services as accounts
+from orders_api.accounts.passwords import Passwords
+from orders_api.accounts.tokens import AccessTokens
+from orders_api.cache import cache
+from orders_api.db import db
+from orders_api.routes import add_routes
+from orders_api.settings import Settings
+from orders_api.web import problems
+from orders_api.web.authentication import Authentication
+from orders_api.web.connections import Connections, Wsgi
+from orders_api.web.cors import Cors
+from orders_api.web.pagination import Cursors
+from orders_api.web.rate_limits import Limiter, Limits
+from orders_api.web.resources import Methods, Queries
+from orders_api.web.tracing import Tracing
+
+
+def create_app(settings: Settings) -> Wsgi:
+    """The WSGI application. Call it once a process, after the fork: sockets are never shared."""
+    logs.configure()
+    db.open(settings)
+    cache.open(settings)
+    tokens = AccessTokens(settings.jwt_keys)
+    limiter = Limiter(settings, cache)
+    app = falcon.App(
+        middleware=[
+            Tracing(server_timing=settings.server_timing),
+            *([Cors(settings.cors_origins)] if settings.cors_origins else []),
+            Methods(),
+            Limits(limiter, "ip", settings.trusted_proxy_hops),
+            Authentication(functools.partial(accounts.identify, tokens)),
+            Limits(limiter, "user", settings.trusted_proxy_hops),
+            Queries(),
+        ]
+    )
+    app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=orjson.dumps)
+    problems.register(app)
+    add_routes(
+        app,
+        passwords=Passwords(settings.bcrypt_rounds),
+        tokens=tokens,
+        cursors=Cursors(settings.cursor_keys),
+        cache=cache,
+    )
+    return Connections(app)

@@ -1,0 +1,31 @@
+"""The whole API on one page."""
+
+import falcon
+
+from orders_api import migrator
+from orders_api.accounts.passwords import Passwords
+from orders_api.accounts.resources import Login, Logout, Me, Refresh, Register
+from orders_api.accounts.tokens import AccessTokens
+from orders_api.cache import Cache
+from orders_api.orders.resources import IdempotencyKeyByName, OrderById, OrderEvents, Orders
+from orders_api.web.health import Health, Readiness
+from orders_api.web.pagination import Cursors
+from orders_api.web.problems import ProblemByCode, Problems
+
+
+def add_routes(app: falcon.App, *, passwords: Passwords, tokens: AccessTokens, cursors: Cursors, cache: Cache) -> None:
+    app.add_route("/auth/register", Register(passwords))
+    app.add_route("/auth/login", Login(passwords, tokens))
+    app.add_route("/auth/refresh", Refresh(tokens))
+    app.add_route("/auth/logout", Logout())
+    app.add_route("/auth/me", Me())
+
+    app.add_route("/orders", Orders(cursors))
+    app.add_route("/orders/{order_id}", OrderById())
+    app.add_route("/orders/{order_id}/events", OrderEvents(cursors))
+    app.add_route("/idempotency-keys/{key:path}", IdempotencyKeyByName())
+
+    app.add_route("/problems", Problems())
+    app.add_route("/problems/{code}", ProblemByCode())
+    app.add_route("/healthz", Health())
+    app.add_route("/readyz", Readiness(cache, migrator.all_ids))

@@ -1,0 +1,23 @@
+"""WSGI wrapper: whatever happens to a request, its database connection goes back."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gevent
+
+from orders_api.db import db
+
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class Connections:
+    def __init__(self, application: Wsgi) -> None:
+        self.application = application
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        # A busy keep-alive client would otherwise keep a worker to itself.
+        gevent.sleep(0)
+        try:
+            return self.application(environ, start_response)
+        finally:
+            db.close()

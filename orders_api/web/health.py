@@ -1,0 +1,50 @@
+"""`/healthz`: the process lives. `/readyz`: it can do its work."""
+
+from collections.abc import Callable
+
+import falcon
+
+from orders_api.cache import Cache
+from orders_api.db import db
+from orders_api.errors import Problem
+from orders_api.web.resources import Resource
+
+
+class Health(Resource):
+    """`/healthz`"""
+
+    authenticated = False
+    limits = ()
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.set_header("Cache-Control", "no-store")
+        resp.media = {"status": "ok"}
+
+
+class Readiness(Resource):
+    """`/readyz`: the database is writable and migrated. Without memcached it is `degraded`, and still ready."""
+
+    authenticated = False
+    limits = ()
+
+    def __init__(self, cache: Cache, migrations: Callable[[], list[str]]) -> None:
+        self.cache = cache
+        self.migrations = migrations
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        read_only, tables = db.execute_sql(
+            "SELECT current_setting('transaction_read_only') = 'on', to_regclass('_yoyo_migration') IS NOT NULL"
+        ).fetchone()
+        if read_only:
+            raise Problem("database_unavailable", "The database takes no writes.", after_s=1)
+        rows = db.execute_sql("SELECT migration_id FROM _yoyo_migration").fetchall() if tables else []
+        missing = set(self.migrations()) - {row[0] for row in rows}
+        if missing:
+            detail = f"{len(missing)} migrations are not applied: run `orders-api migrate`."
+            raise Problem("database_unavailable", detail, after_s=1)
+        cached = self.cache.ping()
+        resp.set_header("Cache-Control", "no-store")
+        resp.media = {
+            "status": "ok" if cached else "degraded",
+            "checks": {"database": "ok", "migrations": "ok", "cache": "ok" if cached else "down"},
+        }

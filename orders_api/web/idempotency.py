@@ -1,0 +1,236 @@
+"""Idempotency keys (draft-ietf-httpapi-idempotency-key-header): a repeated request gets the first answer again.
+
+The key is claimed, and the answer stored, in the transaction of what the request does; it dies with it.
+"""
+
+import functools
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import falcon
+from peewee import BlobField, CompositeKey, SmallIntegerField, TextField, UUIDField
+from playhouse.postgres_ext import DateTimeTZField
+
+from orders_api.db import BaseModel, db
+from orders_api.errors import Problem
+from orders_api.values import fingerprint, now
+from orders_api.web import bodies
+from orders_api.web.resources import PRIVATE
+
+WAIT_S = 2.0
+POLL_S = 0.025
+ANSWERS_KEPT = timedelta(hours=72)
+TOMBSTONES_KEPT = timedelta(days=30)
+REAP_BATCH = 1000
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')  # RFC 9651, section 3.3.3
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
+# Refused locks and taken keys both give no row; neither waits while it holds a connection.
+_CLAIM = """
+    INSERT INTO idempotency_keys
+        (user_id, route, key, fingerprint, order_id, status, location, etag, body, trace_id, created_at)
+    SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s WHERE pg_try_advisory_xact_lock(%s)
+    ON CONFLICT DO NOTHING RETURNING 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response as it is stored: `body` byte for byte."""
+
+    status: int
+    location: str
+    etag: str
+    body: bytes
+
+
+class IdempotencyKey(BaseModel):
+    user_id = UUIDField()
+    route = TextField()
+    key = TextField()
+    fingerprint = BlobField()
+    order_id = UUIDField()
+    status = SmallIntegerField()
+    location = TextField()
+    etag = TextField()
+    body = BlobField(null=True)
+    trace_id = TextField()
+    created_at = DateTimeTZField()
+
+    class Meta:
+        table_name = "idempotency_keys"
+        primary_key = CompositeKey("user_id", "route", "key")
+
+    @property
+    def expires_at(self) -> datetime:
+        return self.created_at + ANSWERS_KEPT
+
+    @property
+    def state(self) -> str:
+        return "expired" if self.body is None or now() >= self.expires_at else "completed"
+
+
+class Answered(Exception):  # noqa: N818
+    """The key was used before; ends the transaction that tried to claim it."""
+
+    def __init__(self, stored: IdempotencyKey) -> None:
+        super().__init__("answered")
+        self.stored = stored
+
+
+class Busy(Exception):  # noqa: N818
+    """Another request holds the key and has not committed."""
+
+
+@dataclass
+class Claim:
+    """One request's claim on its key. `document` is the parsed body; `answer` what was stored with the claim."""
+
+    user_id: UUID
+    route: str
+    key: str
+    document: Any
+    fingerprint: bytes
+    trace_id: str
+    answer: Answer | None = None
+
+    @classmethod
+    def of(cls, req: falcon.Request) -> "Claim":
+        """Raises what is wrong with the body as JSON, then what is wrong with the key."""
+        document = bodies.json_of(req)
+        header = req.get_header("Idempotency-Key")
+        if header is None:
+            raise Problem("idempotency_key_missing")
+        route = f"{req.method} {req.uri_template}"
+        return cls(req.context.user_id, route, parse_key(header), document, fingerprint(document), req.context.trace_id)
+
+    def take(self, order_id: UUID, answer: Answer) -> None:
+        """The first statement of the order's transaction. Raises Answered or Busy."""
+        values = (self.user_id, self.route, self.key, self.fingerprint, order_id)
+        stored = (answer.status, answer.location, answer.etag, answer.body, self.trace_id, now())
+        if db.execute_sql(_CLAIM, (*values, *stored, self._lock())).fetchone():
+            self.answer = answer
+            return
+        # A statement of its own: the one above can't see what was committed after it began.
+        try:
+            raise Answered(find_key(self.user_id, self.route, self.key))
+        except Problem:
+            raise Busy from None
+
+    def _lock(self) -> int:
+        name = f"{self.user_id}|{self.route}|{self.key}".encode()
+        return int.from_bytes(hashlib.sha256(name).digest()[:8], signed=True)
+
+    def replay(self, stored: IdempotencyKey, resp: falcon.Response) -> None:
+        """Answers as the first time. Raises idempotency_key_expired and idempotency_key_reused."""
+        if stored.state == "expired":
+            link = f'<{stored.location}>; rel="related"'
+            raise Problem("idempotency_key_expired", headers={"Link": link, "Location": stored.location})
+        if bytes(stored.fingerprint) != self.fingerprint:
+            raise Problem("idempotency_key_reused")
+        _write(resp, Answer(stored.status, stored.location, stored.etag, bytes(stored.body)))
+        resp.set_header("Idempotent-Replayed", "true")
+        resp.set_header("Idempotent-Original-Trace-Id", stored.trace_id)
+
+
+def idempotent(responder: Callable[..., None]) -> Callable[..., None]:
+    """Gives the responder a Claim to take in its transaction; answers what was stored with it, now or before.
+
+    Who waits for a key that is being used holds no database connection.
+    """
+
+    @functools.wraps(responder)
+    def respond(self: Any, req: falcon.Request, resp: falcon.Response, **params: Any) -> None:
+        claim = Claim.of(req)
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                responder(self, req, resp, claim=claim, **params)
+                assert claim.answer is not None, "the responder takes its claim"
+                _write(resp, claim.answer)
+            except Answered as e:
+                claim.replay(e.stored, resp)
+            except Busy:
+                db.release()
+                if time.monotonic() > deadline:
+                    raise Problem("idempotency_key_in_progress", after_s=1) from None
+                time.sleep(POLL_S)
+                continue
+            except Problem as problem:
+                _prefer_stored(claim, problem, resp)
+            return
+
+    return respond
+
+
+def _prefer_stored(claim: Claim, problem: Problem, resp: falcon.Response) -> None:
+    """A body that is not valid is still compared with the one that the key was used for."""
+    if problem.code != "validation_failed":
+        raise problem
+    try:
+        stored = find_key(claim.user_id, claim.route, claim.key)
+    except Problem:
+        raise problem from None
+    claim.replay(stored, resp)
+
+
+def _write(resp: falcon.Response, answer: Answer) -> None:
+    resp.status = answer.status
+    resp.set_headers(PRIVATE)
+    resp.set_header("Location", answer.location)
+    resp.set_header("ETag", answer.etag)
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = answer.body
+
+
+def parse_key(header: str, *, problem: str = "idempotency_key_invalid") -> str:
+    """The key, bare or as a quoted string: 1 to 255 printable ASCII characters. Raises `problem`."""
+    header = header.strip(" \t")
+    quoted = _QUOTED.fullmatch(header)
+    if quoted:
+        key = re.sub(r"\\(.)", r"\1", quoted[1])
+    elif header.startswith('"') or header.count('"') % 2:
+        raise Problem(problem)
+    else:
+        key = header
+    if not _KEY.fullmatch(key):
+        raise Problem(problem)
+    return key
+
+
+def find_key(user_id: UUID, route: str, key: str) -> IdempotencyKey:
+    """What was committed under a key. Raises idempotency_key_not_found."""
+    stored = IdempotencyKey.get_or_none(
+        IdempotencyKey.user_id == user_id, IdempotencyKey.route == route, IdempotencyKey.key == key
+    )
+    if stored is None:
+        raise Problem("idempotency_key_not_found")
+    return stored
+
+
+def expire_keys() -> int:
+    """Turns answers older than 72 hours into tombstones, and forgets those after 30 days more, in short batches."""
+    gone = _in_batches(
+        "UPDATE idempotency_keys SET body = NULL WHERE (user_id, route, key) IN (SELECT user_id, route, key"
+        " FROM idempotency_keys WHERE body IS NOT NULL AND created_at < %s ORDER BY created_at LIMIT %s)",
+        now() - ANSWERS_KEPT,
+    )
+    return gone + _in_batches(
+        "DELETE FROM idempotency_keys WHERE (user_id, route, key) IN (SELECT user_id, route, key"
+        " FROM idempotency_keys WHERE created_at < %s ORDER BY created_at LIMIT %s)",
+        now() - ANSWERS_KEPT - TOMBSTONES_KEPT,
+    )
+
+
+def _in_batches(sql: str, before: datetime) -> int:
+    total = 0
+    while count := db.execute_sql(sql, (before, REAP_BATCH)).rowcount:
+        total += count
+    return total

@@ -1,0 +1,136 @@
+"""Errors become problem documents (RFC 9457) here and nowhere else; `/problems` explains them."""
+
+import html
+from typing import Any
+
+import falcon
+import orjson
+import structlog
+
+from orders_api.db import problem_of
+from orders_api.errors import PROBLEMS, Problem
+from orders_api.web.resources import PRIVATE, Resource
+
+log = structlog.get_logger("orders_api.problems")
+
+MEDIA_TYPE = "application/problem+json"
+REALM = 'Bearer realm="orders-api"'
+# RFC 6750, section 3: without a token there is no error to name.
+CHALLENGES = {
+    "token_missing": REALM,
+    "token_invalid": f'{REALM}, error="invalid_token", error_description="The access token is not valid"',
+    "token_expired": f'{REALM}, error="invalid_token", error_description="The access token has expired"',
+}
+
+
+def register(app: falcon.App) -> None:
+    app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler(falcon.HTTPError, _framework)
+    app.add_error_handler(Problem, _raised)
+
+
+def _raised(req: falcon.Request, resp: falcon.Response, problem: Problem, params: dict[str, Any]) -> None:
+    code = req.context.problem = problem.code
+    resp.status = problem.type.status
+    resp.content_type = MEDIA_TYPE
+    resp.set_header("Cache-Control", "no-store")
+    if code in CHALLENGES:
+        resp.set_header("WWW-Authenticate", CHALLENGES[code])
+    if problem.after_s is not None:
+        resp.set_header("Retry-After", str(problem.after_s))
+    resp.set_headers(dict(problem.headers))
+    resp.data = orjson.dumps(document(problem, req.context.trace_id))
+
+
+def _framework(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:
+    """What Falcon itself refuses: an unknown path, or a method that is none."""
+    not_found = isinstance(error, falcon.HTTPNotFound)
+    _raised(req, resp, Problem("route_not_found" if not_found else "method_not_allowed"), params)
+
+
+def _unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
+    problem = problem_of(error)
+    if problem is None:
+        log.exception("unexpected error", exc_info=error)
+        problem = Problem("internal_error", after_s=1)
+    else:
+        log.warning("database problem", code=problem.code, error=type(error).__name__)
+    _raised(req, resp, problem, params)
+
+
+def document(problem: Problem, trace_id: str) -> dict[str, Any]:
+    retry = {"safe": problem.type.safe, "same_key": problem.type.same_key, "after_s": problem.after_s}
+    body: dict[str, Any] = {
+        "type": f"/problems/{problem.code}",
+        "title": problem.type.title,
+        "status": problem.type.status,
+        "code": problem.code,
+        "detail": problem.detail,
+        "trace_id": trace_id,
+        "retry": retry,
+        **problem.members,
+    }
+    if problem.errors:
+        body["errors"] = [error.document() for error in problem.errors]
+    return body
+
+
+def entry(code: str) -> dict[str, Any]:
+    kind = PROBLEMS[code]
+    return {
+        "type": f"/problems/{code}",
+        "code": code,
+        "status": kind.status,
+        "title": kind.title,
+        "cure": kind.cure,
+        "retry": {"safe": kind.safe, "same_key": kind.same_key},
+    }
+
+
+class Problems(Resource):
+    """`/problems`: every code."""
+
+    authenticated = False
+    limits = ("ip",)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        entries = [entry(code) for code in PROBLEMS]
+        if _wants_html(req):
+            rows = "".join(
+                f'<li><a href="{e["type"]}"><code>{e["code"]}</code></a> {e["status"]} {html.escape(e["title"])}</li>'
+                for e in entries
+            )
+            _page(resp, "Problems", f"<ul>{rows}</ul>")
+        else:
+            resp.media = {"data": entries}
+
+
+class ProblemByCode(Resource):
+    """`/problems/{code}`: what it means and how to cure it."""
+
+    authenticated = False
+    limits = ("ip",)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, code: str) -> None:
+        if code not in PROBLEMS:
+            raise Problem("problem_not_found")
+        kind = PROBLEMS[code]
+        if _wants_html(req):
+            _page(resp, kind.title, f"<p><code>{code}</code>, status {kind.status}</p><p>{html.escape(kind.cure)}</p>")
+        else:
+            resp.media = entry(code)
+
+
+def _wants_html(req: falcon.Request) -> bool:
+    return req.client_prefers(["application/json", "text/html"]) == "text/html"
+
+
+def _page(resp: falcon.Response, title: str, body: str) -> None:
+    resp.content_type = falcon.MEDIA_HTML
+    resp.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+    resp.set_headers({"Vary": "Accept", "Cache-Control": PRIVATE["Cache-Control"]})
+    style = "body{font:16px/1.5 system-ui;max-width:40em;margin:3em auto;padding:0 1em;color-scheme:light dark}"
+    resp.text = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{style}</style><h1>{html.escape(title)}</h1>{body}</html>"
+    )
