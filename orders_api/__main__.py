@@ -94,11 +94,11 @@ def expire() -> None:
     settings = Settings.from_env()
     from orders_api.accounts.services import expire_sessions
     from orders_api.db import db
-    from orders_api.orders.services import expire_idempotency_keys
+    from orders_api.web.idempotency import expire_keys
 
     db.open(settings)
     try:
-        click.echo(f"Expired {expire_idempotency_keys()} idempotency keys and {expire_sessions()} sessions.")
+        click.echo(f"Expired {expire_keys()} idempotency keys and {expire_sessions()} sessions.")
     finally:
         db.shut()
 

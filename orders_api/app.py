@@ -1,6 +1,7 @@
 """The composition root: what the application is made of, and what happens to a request, in order."""
 
 import functools
+from typing import Any
 
 import falcon
 import falcon.media
@@ -31,17 +32,16 @@ def create_app(settings: Settings) -> Wsgi:
     cache.open(settings)
     tokens = AccessTokens(settings.jwt_keys)
     limiter = Limiter(settings, cache)
-    app = falcon.App(
-        middleware=[
-            Tracing(server_timing=settings.server_timing),
-            *([Cors(settings.cors_origins)] if settings.cors_origins else []),
-            Methods(),
-            Limits(limiter, "ip", settings.trusted_proxy_hops),
-            Authentication(functools.partial(accounts.identify, tokens)),
-            Limits(limiter, "user", settings.trusted_proxy_hops),
-            Queries(),
-        ]
-    )
+    middleware: list[Any] = [
+        Tracing(server_timing=settings.server_timing),
+        *([Cors(settings.cors_origins)] if settings.cors_origins else []),
+        Methods(),
+        Limits(limiter, "ip", settings.trusted_proxy_hops),
+        Authentication(functools.partial(accounts.identify, tokens)),
+        Limits(limiter, "user", settings.trusted_proxy_hops),
+        Queries(),
+    ]
+    app = falcon.App(middleware=middleware)
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=orjson.dumps)
     problems.register(app)
     add_routes(

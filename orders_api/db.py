@@ -182,12 +182,9 @@ class BaseModel(Model):
 
 def conninfo_with_defaults(url: str) -> str:
     """The URL with our timeouts added to whatever it says itself."""
-    given = conninfo_to_dict(url)
-    options = f"{CONNECTION_OPTIONS} {given.pop('options', '') or ''}".strip()
-    return make_conninfo(
-        **{"connect_timeout": 2, "application_name": "orders-api", **given},
-        options=options,  # type: ignore[arg-type]
-    )
+    given = {name: str(value) for name, value in conninfo_to_dict(url).items()}
+    given["options"] = f"{CONNECTION_OPTIONS} {given.get('options', '')}".strip()
+    return make_conninfo(**{"connect_timeout": "2", "application_name": "orders-api", **given})  # type: ignore[arg-type]
 
 
 def transactional(service: Callable[..., Any]) -> Callable[..., Any]:

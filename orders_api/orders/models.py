@@ -7,6 +7,7 @@ from orders_api.db import BaseModel
 
 # A change of the document's shape changes every strong ETag.
 REPRESENTATION = 1
+MAX_METADATA = 20  # entries, also of what a merge leaves
 
 
 class Order(BaseModel):

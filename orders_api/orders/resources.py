@@ -41,7 +41,7 @@ class Orders(Resource):
         orders = queries.orders_of(user_id, limit=limit + 1, after=walk.time_and_id(), **query)
         page = walk.page(orders, limit, lambda order: (order.created_at, order.id))
         items = queries.items_of(user_id, [order.id for order in page.rows]) if include else None
-        documents = [OrderDocument.of(order, items and items[order.id]) for order in page.rows]
+        documents = [OrderDocument.of(order, None if items is None else items[order.id]) for order in page.rows]
         page.answer(req, resp, documents)
 
     @idempotent

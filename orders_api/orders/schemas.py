@@ -6,8 +6,7 @@ from typing import Any
 import marshmallow
 from marshmallow import fields
 
-from orders_api.orders.models import Order, OrderEvent, OrderItem
-from orders_api.orders.services import MAX_METADATA
+from orders_api.orders.models import MAX_METADATA, Order, OrderEvent, OrderItem
 from orders_api.orders.states import STATUSES
 from orders_api.values import CURRENCIES, MAX_TOTAL_CENTS, format_time
 from orders_api.web.validation import REQUIRED, Choice, QueryTime, QueryWhole, Schema, Text, Whole, fault
@@ -17,16 +16,13 @@ MAX_QUANTITY = 10_000
 MAX_UNIT_PRICE_CENTS = 10**10
 
 
-class Currency(Text):
+class Currency(Choice):
     """An ISO 4217 code in use today, in upper case."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(3, 3, **kwargs)
+    hint = "an ISO 4217 currency code in use today, in upper case"
 
-    def checked(self, value: str) -> str:
-        if value not in CURRENCIES:
-            raise fault("invalid_value", "Must be an ISO 4217 currency code in use today, in upper case.")
-        return value
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(CURRENCIES, **kwargs)
 
 
 class NewItem(Schema):

@@ -4,16 +4,14 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from playhouse.postgres_ext import Json  # type: ignore[attr-defined]
+from psycopg.types.json import Jsonb
 
 from orders_api.db import db, transactional
 from orders_api.errors import FieldError, Problem, invalid
-from orders_api.orders.models import Order, OrderItem
+from orders_api.orders.models import MAX_METADATA, Order, OrderItem
 from orders_api.orders.queries import find_order, items_of
 from orders_api.orders.states import EDITABLE, check_owner_step
 from orders_api.values import new_id, now
-
-MAX_METADATA = 20
 
 # The number is taken from the user's counter row, whose lock is held from here to COMMIT: no gap, no inversion.
 _RECORD = """
@@ -82,7 +80,7 @@ def change_order(
 
 def _edit(order: Order, items: list[OrderItem], changes: dict[str, Any]) -> tuple[list[str], list[OrderItem]]:
     """Applies all but the status to `order`; returns the names of what changed, and the items as they are now."""
-    wanted = {"metadata": _merged(order.metadata, changes["metadata"])} if "metadata" in changes else {}
+    wanted: dict[str, Any] = {"metadata": _merged(order.metadata, changes["metadata"])} if "metadata" in changes else {}
     if "currency" in changes:
         wanted["currency"] = changes["currency"]
     if "items" in changes and changes["items"] != [_plain(item) for item in items]:
@@ -161,4 +159,4 @@ def _record(order: Order, kind: str, changed: list[str], trace_id: str) -> None:
         "changed": changed,
     }
     user, moment = order.user_id, order.updated_at
-    db.execute_sql(_RECORD, (user, user, order.id, kind, Json(data), trace_id, moment))
+    db.execute_sql(_RECORD, (user, user, order.id, kind, Jsonb(data), trace_id, moment))

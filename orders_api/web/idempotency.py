@@ -135,6 +135,7 @@ class Claim:
             raise Problem("idempotency_key_expired", headers={"Link": link, "Location": stored.location})
         if bytes(stored.fingerprint) != self.fingerprint:
             raise Problem("idempotency_key_reused")
+        assert stored.body is not None, "only an expired answer has none"
         _write(resp, Answer(stored.status, stored.location, stored.etag, bytes(stored.body)))
         resp.set_header("Idempotent-Replayed", "true")
         resp.set_header("Idempotent-Original-Trace-Id", stored.trace_id)

@@ -34,7 +34,7 @@ class Resource:
 
 
 class Methods:
-    """Middleware: 405 with `Allow` before anything else is asked of a resource; `Accept-Patch` on OPTIONS (RFC 5789)."""
+    """Middleware: 405 with `Allow` before anything else; `Accept-Patch` on OPTIONS (RFC 5789)."""
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
         allowed = resource.allowed()

@@ -1,12 +1,12 @@
 """What comes in: strict marshmallow schemas whose errors all come back at once, each with where it stands."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import marshmallow
-from marshmallow import fields, types
+from marshmallow import fields
 
 from orders_api.errors import FieldError, invalid
 from orders_api.values import parse_time
@@ -31,7 +31,7 @@ def fault(code: str, detail: str, field_name: str = marshmallow.exceptions.SCHEM
     return marshmallow.ValidationError([Fault(code, detail)], field_name)
 
 
-REQUIRED = {
+REQUIRED: dict[str, Any] = {
     "required": Fault("required", "This field is required."),
     "null": Fault("invalid_type", "This field must not be null."),
 }
@@ -77,16 +77,21 @@ class Whole(fields.Field):
         return value
 
 
-class Choice(Text):
-    """One of a few words."""
+class Choice(fields.Field):
+    """One of a few words; `hint` says which."""
 
-    def __init__(self, choices: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(0, 1000, **kwargs)
+    default_error_messages = REQUIRED
+    hint: str | None = None
+
+    def __init__(self, choices: Collection[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.choices = choices
 
-    def checked(self, value: str) -> str:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise fault("invalid_type", "Must be a string.")
         if value not in self.choices:
-            raise fault("invalid_value", f"Must be one of {', '.join(self.choices)}.")
+            raise fault("invalid_value", f"Must be {self.hint or 'one of ' + ', '.join(self.choices)}.")
         return value
 
 
@@ -94,7 +99,7 @@ class QueryWhole(Whole):
     """An integer in a query string: digits alone."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        if not isinstance(value, str) or not re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
+        if not isinstance(value, str) or not re.fullmatch(r"-?\d{1,100}", value, re.ASCII):
             raise fault("invalid_type", "Must be one integer.")
         return super()._deserialize(int(value), attr, data)
 
@@ -138,9 +143,6 @@ class Schema(marshmallow.Schema):
 
 class NoParameters(Schema):
     """The query of a route that takes none."""
-
-
-Messages = types.StrSequenceOrSet | Mapping[Any, Any] | list[Any]
 
 
 def _leaves(messages: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
