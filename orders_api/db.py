@@ -78,6 +78,7 @@ class Database(Psycopg3Database):
         )
 
     def shut(self) -> None:
+        self.close()
         if self._pool is not None:
             self._pool.close(timeout=2)
             self._pool = None

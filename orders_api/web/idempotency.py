@@ -109,7 +109,14 @@ class Claim:
         if header is None:
             raise Problem("idempotency_key_missing")
         route = f"{req.method} {req.uri_template}"
-        return cls(req.context.user_id, route, parse_key(header), document, fingerprint(document), req.context.trace_id)
+        return cls(
+            req.context.user_id,
+            route,
+            parse_key(header.strip(" \t")),
+            document,
+            fingerprint(document),
+            req.context.trace_id,
+        )
 
     def take(self, order_id: UUID, answer: Answer) -> None:
         """The first statement of the order's transaction. Raises Answered or Busy."""
@@ -193,7 +200,6 @@ def _write(resp: falcon.Response, answer: Answer) -> None:
 
 def parse_key(header: str, *, problem: str = "idempotency_key_invalid") -> str:
     """The key, bare or as a quoted string: 1 to 255 printable ASCII characters. Raises `problem`."""
-    header = header.strip(" \t")
     quoted = _QUOTED.fullmatch(header)
     if quoted:
         key = re.sub(r"\\(.)", r"\1", quoted[1])

@@ -29,19 +29,22 @@ class Resource:
             cls.on_head = cls.on_get  # type: ignore[attr-defined]
 
     @classmethod
-    def allowed(cls) -> list[str]:
-        return [m for m in METHODS if m == "OPTIONS" or hasattr(cls, f"on_{m.lower()}")]
+    def allowed(cls) -> str:
+        return ", ".join(method for method in METHODS if hasattr(cls, f"on_{method.lower()}"))
+
+    def on_options(self, req: falcon.Request, resp: falcon.Response, **params: str) -> None:
+        """What can be done here (RFC 9110, 9.3.7), and with which patch formats (RFC 5789)."""
+        resp.set_header("Allow", self.allowed())
+        if self.accept_patch:
+            resp.set_header("Accept-Patch", self.accept_patch)
 
 
 class Methods:
-    """Middleware: 405 with `Allow` before anything else; `Accept-Patch` on OPTIONS (RFC 5789)."""
+    """Middleware: 405 with `Allow` before anything else is asked of a request."""
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
-        allowed = resource.allowed()
-        if req.method not in allowed:
-            raise Problem("method_not_allowed", headers={"Allow": ", ".join(allowed)})
-        if req.method == "OPTIONS" and resource.accept_patch:
-            resp.set_header("Accept-Patch", resource.accept_patch)
+        if req.method not in resource.allowed().split(", "):
+            raise Problem("method_not_allowed", headers={"Allow": resource.allowed()})
 
 
 class Queries:

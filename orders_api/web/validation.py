@@ -1,7 +1,7 @@
 """What comes in: strict marshmallow schemas whose errors all come back at once, each with where it stands."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -145,15 +145,18 @@ class NoParameters(Schema):
     """The query of a route that takes none."""
 
 
-def _leaves(messages: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+def _leaves(messages: Any, where: str, below: Callable[[str, str], str]) -> Iterator[tuple[str, str]]:
+    """Each message with where it stands; `below` names a member of what stands at a place."""
     if isinstance(messages, Mapping):
-        for name, below in messages.items():
-            yield from _leaves(below, path if name == marshmallow.exceptions.SCHEMA else (*path, str(name)))
+        for name, inner in messages.items():
+            yield from _leaves(
+                inner, where if name == marshmallow.exceptions.SCHEMA else below(where, str(name)), below
+            )
     elif isinstance(messages, str):
-        yield path, messages
+        yield where, messages
     else:
         for message in messages:
-            yield from _leaves(message, path)
+            yield from _leaves(message, where, below)
 
 
 def _code(message: str) -> str:
@@ -161,13 +164,17 @@ def _code(message: str) -> str:
 
 
 def _pointed(messages: Any) -> list[FieldError]:
-    return [FieldError(_code(m), str(m), pointer="#" + "".join(map(_token, path))) for path, m in _leaves(messages)]
+    leaves = _leaves(messages, "#", lambda where, name: f"{where}/{_token(name)}")
+    return [FieldError(_code(message), str(message), pointer=where) for where, message in leaves]
 
 
 def _parameters(messages: Any) -> list[FieldError]:
-    return [FieldError(_code(m), str(m), parameter=path[0] if path else "") for path, m in _leaves(messages)]
+    leaves = _leaves(messages, "", lambda where, name: where or name)
+    return [FieldError(_code(message), str(message), parameter=where) for where, message in leaves]
 
 
 def _token(name: str) -> str:
     """A reference token in URI fragment form (RFC 6901, sections 3 and 6)."""
-    return "/" + quote(name.replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@")
+    if name.isascii() and name.isalnum():
+        return name
+    return quote(name.replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@")
