@@ -1,0 +1,33 @@
+"""What `make run` says when everything is up."""
+
+EMAIL = "demo@example.com"
+
+ADDRESS = """
+The orders service is up: {url}
+Its errors, explained:   {url}/problems
+Ctrl-C stops it; the data stays.
+"""
+
+DEMO = """
+Log in as {email} with the password {password}
+
+TOKEN=$(curl -s {url}/auth/login -H 'Content-Type: application/json' -d '{login}' | {extract})
+curl -s {url}/orders -H "Authorization: Bearer $TOKEN"
+curl -s {url}/orders -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \
+-H "Idempotency-Key: $(python3 -c 'import uuid; print(uuid.uuid4())')" -d '{order}'
+"""
+
+EXTRACT = """python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])'"""
+ORDER = (
+    '{"currency": "EUR", "items": [{"sku": "lamp-1", "name": "Desk lamp", "quantity": 2, "unit_price_cents": 3950}]}'
+)
+
+
+def text(url: str, password: str | None) -> str:
+    """`password`: the demo user's, None where there is no such user."""
+    if password is None:
+        return ADDRESS.format(url=url)
+    login = f'{{"email": "{EMAIL}", "password": "{password}"}}'
+    return ADDRESS.format(url=url) + DEMO.format(
+        url=url, email=EMAIL, password=password, login=login, extract=EXTRACT, order=ORDER
+    )

@@ -1,0 +1,15 @@
+"""What tests of orders count besides rows."""
+
+import re
+
+import pytest
+
+
+@pytest.fixture
+def statements_of():
+    """How many statements a response cost, from its Server-Timing."""
+
+    def count(response) -> int:
+        return int(re.search(r'desc="(\d+) statements"', response.headers["Server-Timing"])[1])
+
+    return count

@@ -1,0 +1,42 @@
+"""What a race needs: everybody at once, and a lock held by a second connection."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import psycopg
+
+T = TypeVar("T")
+
+PATIENCE_S = 5.0
+
+
+def at_once(count: int, act: Callable[[int], T]) -> list[T]:
+    """The results of `act(0)` … `act(count - 1)`, all begun at the same moment."""
+    barrier = threading.Barrier(count)
+
+    def begin(number: int) -> T:
+        barrier.wait()
+        return act(number)
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(begin, range(count)))
+
+
+@contextmanager
+def second_connection(database_url: str) -> Iterator[psycopg.Connection]:
+    """A transaction of somebody else's; ends with the block."""
+    with psycopg.connect(database_url) as connection:
+        yield connection
+
+
+def wait_until_blocked(sql: psycopg.Connection, holder: psycopg.Connection, count: int = 1) -> None:
+    """Returns as soon as `count` sessions wait for a lock that `holder` has."""
+    deadline = time.monotonic() + PATIENCE_S
+    query = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+    while sql.execute(query, [holder.info.backend_pid]).fetchone()[0] < count:
+        assert time.monotonic() < deadline, "nobody came to wait for the lock"
+        time.sleep(0.002)
