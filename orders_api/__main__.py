@@ -43,7 +43,7 @@ def migrate() -> None:
 
     try:
         applied = migrator.migrate(Settings.from_env().database_url)
-    except migrator.MigrationLockTimeout as error:
+    except migrator.MigrationLockError as error:
         raise click.ClickException(str(error)) from None
     click.echo("Applied " + ", ".join(applied) if applied else "Nothing to apply.")
 
@@ -56,7 +56,7 @@ def rollback(count: int) -> None:
 
     try:
         undone = migrator.rollback(Settings.from_env().database_url, count)
-    except migrator.MigrationLockTimeout as error:
+    except migrator.MigrationLockError as error:
         raise click.ClickException(str(error)) from None
     click.echo("Rolled back " + ", ".join(undone) if undone else "Nothing to roll back.")
 

@@ -17,7 +17,7 @@ LOCK_WAIT_S = 60  # the second of two deploys waits for the first
 STATEMENT_LOCK_MS = 2000  # a migration that can't get its table lock gives up before requests pile up behind it
 
 
-class MigrationLockTimeout(Exception):
+class MigrationLockError(Exception):
     """Another migration held the lock all the time."""
 
 
@@ -59,7 +59,7 @@ def _locked(database_url: str) -> Iterator[PostgresqlPsycopgBackend]:
         try:
             guard.execute("SELECT pg_advisory_lock(%s)", [LOCK_ID])
         except psycopg.errors.LockNotAvailable:
-            raise MigrationLockTimeout(
+            raise MigrationLockError(
                 f"Another migration has held the lock for {LOCK_WAIT_S} seconds; wait for it, or end it."
             ) from None
         with _backend(database_url) as backend:

@@ -50,8 +50,10 @@ def folder(path: str | Path) -> Iterator[Local]:
         lock.seek(0)
         killed_last_time = bool(lock.read())  # a run that ends well leaves it empty
         _write(lock, f"{os.getpid()}\n")
-        yield Local(here, killed_last_time)
-        _write(lock, "")
+        try:
+            yield Local(here, killed_last_time)
+        finally:
+            _write(lock, "")
 
 
 def _take(lock: IO[str]) -> None:

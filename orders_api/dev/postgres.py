@@ -82,7 +82,7 @@ class EmbeddedPostgres:
             )
 
     def _initdb(self, target: Path) -> None:
-        command = [self.bindir / "initdb", "-D", target, "--username=postgres", "--auth=trust"]
+        command: list[str | Path] = [self.bindir / "initdb", "-D", target, "--username=postgres", "--auth=trust"]
         options = ["--encoding=UTF8", "--locale=C", *([] if self.durable else ["--no-sync"])]
         made = subprocess.run(
             [*command, *options], capture_output=True, text=True, cwd="/", check=False, **as_user(self.user)
@@ -117,15 +117,14 @@ class EmbeddedPostgres:
 
     def _is_our_server(self, pid: int) -> bool:
         """Whether that process is a postgres with this data directory: nothing else may be stopped."""
-        seen = subprocess.run(
-            ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
-        )  # noqa: S607
+        command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+        seen = subprocess.run(command, capture_output=True, text=True, check=False)
         words = seen.stdout.split()
         return bool(words) and Path(words[0]).name in ("postgres", "postmaster") and str(self.data_dir) in seen.stdout
 
     def _launch(self) -> None:
         with self._log.open("wb") as log:
-            command = [self.bindir / "postgres", "-D", self.data_dir, *self._flags()]
+            command: list[str | Path] = [self.bindir / "postgres", "-D", self.data_dir, *self._flags()]
             self.process = spawn(command, death_signal=signal.SIGINT, user=self.user, cwd=Path("/"), output=log)
         give_up = time.monotonic() + START_S
         while not self._answers():

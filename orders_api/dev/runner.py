@@ -30,7 +30,7 @@ PORT_WAIT_S = 5  # after a kill, the workers of the last run still close their s
 ANY_DATABASE = "postgresql:///orders"
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818  (not an error)
     """A signal asked us to go."""
 
 
@@ -150,10 +150,9 @@ class Dev:
     def _watch(self) -> NoReturn:
         while True:
             time.sleep(0.2)
-            alive = [*self.children, ("gunicorn", self)]
-            for name, child in alive:
-                process = child.gunicorn if child is self else child.process
-                if process.poll() is not None:
+            alive = [(name, child.process) for name, child in self.children]
+            for name, process in [*alive, ("gunicorn", self.gunicorn)]:
+                if process and process.poll() is not None:
                     raise DevError(
                         f"{name} ended by itself (code {process.returncode}), so everything stops: start again."
                     )

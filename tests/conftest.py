@@ -1,0 +1,196 @@
+"""The real things: a PostgreSQL and a memcached for each process of the run, and gunicorn as production runs it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from orders_api import migrator
+from orders_api.dev import EmbeddedMemcached, EmbeddedPostgres
+from orders_api.dev.children import spawn, stop
+from orders_api.dev.local import new_jwt_key
+from tests.client import Client
+
+ROOT = Path(__file__).parent.parent
+START_S = 30
+BASE_ENV = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+TEST_SETTINGS = {
+    "ENVIRONMENT": "development",
+    "WEB_CONCURRENCY": "2",
+    "BCRYPT_ROUNDS": "4",
+    "RATE_LIMIT_IP": "1000000/minute",
+    "RATE_LIMIT_USER": "1000000/minute",
+    "RATE_LIMIT_AUTH": "1000000/minute",
+    "SERVER_TIMING": "1",
+}
+
+
+class Server:
+    """A gunicorn through conf/gunicorn.conf.py, on a database of its own."""
+
+    def __init__(self, settings: dict[str, str], database_url: str, memcached: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.database_url = database_url
+        self.memcached = settings.get("MEMCACHED_SERVERS", memcached)
+        own = {"PORT": str(self.port), "DATABASE_URL": database_url, "MEMCACHED_SERVERS": memcached}
+        self.env = {**BASE_ENV, **TEST_SETTINGS, "JWT_KEYS": new_jwt_key(), **own, **settings}
+        self._final_log = ""
+        self._output = tempfile.NamedTemporaryFile(prefix="orders-api-log-")  # noqa: SIM115  (closed by stop)
+        command = [sys.executable, "-m", "gunicorn", "-c", "conf/gunicorn.conf.py"]
+        self.process = spawn(
+            command, death_signal=signal.SIGTERM, cwd=ROOT, env=self.env, output=self._output.file
+        )
+
+    def wait_until_up(self) -> None:
+        """All workers answer, not only the first: a test may count them."""
+        give_up = time.monotonic() + START_S
+        while len(self.worker_pids()) < int(self.env["WEB_CONCURRENCY"]) or not self._answers():
+            assert self.process.poll() is None and time.monotonic() < give_up, f"gunicorn did not start:\n{self.log()}"
+            time.sleep(0.05)
+
+    def worker_pids(self) -> list[int]:
+        """The children of the master, from the kernel."""
+        seen = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        return sorted(int(pid) for pid in seen.stdout.split())
+
+    def log(self) -> str:
+        return self._final_log or Path(self._output.name).read_text(errors="replace")
+
+    def stop(self) -> None:
+        stop(self.process, signal.SIGTERM, 27)
+        self._final_log = self.log()
+        self._output.close()
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=2).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+class Databases:
+    """Makes migrated databases in no time: copies of a template."""
+
+    def __init__(self, postgres: EmbeddedPostgres) -> None:
+        self._postgres = postgres
+        with self.admin() as admin:
+            admin.execute("CREATE DATABASE migrated")
+        migrator.migrate(postgres.url("migrated"))
+
+    def admin(self) -> psycopg.Connection:
+        return psycopg.connect(self._postgres.url("postgres"), autocommit=True)
+
+    def empty(self) -> str:
+        return self._create("template1")
+
+    def migrated(self) -> str:
+        return self._create("migrated")
+
+    def _create(self, template: str) -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        with self.admin() as admin:
+            admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        return self._postgres.url(name)
+
+
+def free_port() -> int:
+    """Of the loopback, and free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    home = Path(tempfile.mkdtemp(prefix="orders-test-", dir="/tmp"))
+    home.chmod(0o711)  # as root, PostgreSQL is `nobody` and has to walk through
+    server = EmbeddedPostgres(home / "data", home / "s", durable=False)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def databases(postgres: EmbeddedPostgres) -> Databases:
+    return Databases(postgres)
+
+
+@pytest.fixture(scope="session")
+def memcached() -> Iterator[str]:
+    """`host:port` of the run's memcached."""
+    server = EmbeddedMemcached()
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(databases: Databases, memcached: str) -> Iterator[Server]:
+    """The server that most tests share: they tell their users apart, not their databases."""
+    shared = Server({}, databases.migrated(), memcached)
+    try:
+        shared.wait_until_up()
+        yield shared
+    finally:
+        shared.stop()
+
+
+@pytest.fixture
+def serve(databases: Databases, memcached: str) -> Iterator[Callable[..., Server]]:
+    """Starts servers with settings of their own: `serve(RATE_LIMIT_IP="3/minute")`; they end with the test.
+
+    `database_url=`: an existing database, such as another server's; else a fresh one.
+    """
+    started: list[Server] = []
+
+    def start(*, database_url: str | None = None, **settings: str) -> Server:
+        one = Server(settings, database_url or databases.migrated(), memcached)
+        started.append(one)
+        one.wait_until_up()
+        return one
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+@pytest.fixture
+def alice(server: Server) -> Iterator[Client]:
+    yield from _logged_in(server)
+
+
+@pytest.fixture
+def bob(server: Server) -> Iterator[Client]:
+    yield from _logged_in(server)
+
+
+def _logged_in(server: Server) -> Iterator[Client]:
+    client = Client(server.url)
+    client.register().login()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def sql(server: Server) -> Iterator[psycopg.Connection]:
+    """A connection to the shared server's database: each statement commits."""
+    with psycopg.connect(server.database_url, autocommit=True) as connection:
+        yield connection
