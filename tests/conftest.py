@@ -49,15 +49,14 @@ class Server:
         self._final_log = ""
         self._output = tempfile.NamedTemporaryFile(prefix="orders-api-log-")  # noqa: SIM115  (closed by stop)
         command = [sys.executable, "-m", "gunicorn", "-c", "conf/gunicorn.conf.py"]
-        self.process = spawn(
-            command, death_signal=signal.SIGTERM, cwd=ROOT, env=self.env, output=self._output.file
-        )
+        self.process = spawn(command, death_signal=signal.SIGTERM, cwd=ROOT, env=self.env, output=self._output.file)
 
     def wait_until_up(self) -> None:
         """All workers answer, not only the first: a test may count them."""
         give_up = time.monotonic() + START_S
         while len(self.worker_pids()) < int(self.env["WEB_CONCURRENCY"]) or not self._answers():
-            assert self.process.poll() is None and time.monotonic() < give_up, f"gunicorn did not start:\n{self.log()}"
+            if self.process.poll() is not None or time.monotonic() > give_up:
+                raise AssertionError(f"gunicorn did not start:\n{self.log()}")
             time.sleep(0.05)
 
     def worker_pids(self) -> list[int]:

@@ -112,11 +112,14 @@ class Attempt:
 
 @contextlib.contextmanager
 def admitted(email_key: str) -> Iterator[Attempt]:
-    """An attempt to be settled inside the block; an error there takes it back."""
+    """An attempt whose password is checked inside the block, and settled after it.
+
+    An error inside takes it back: the password was not checked. One that is never settled counts as failed.
+    """
     attempt = Attempt(email_key)
     try:
         yield attempt
     except Exception:
-        with contextlib.suppress(Exception):  # the first error tells more; what stays pending counts as failed
+        with contextlib.suppress(Exception):  # the first error tells more
             attempt.take_back()
         raise

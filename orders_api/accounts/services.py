@@ -59,10 +59,10 @@ def log_in(email: str, password: str, passwords: Passwords) -> OpenSession:
     key = emails.key_of(email)
     with admitted(key) as attempt:
         user = _authenticated(key, password, passwords)
-        session = open_session(user.id) if user else None
-        attempt.settle(right=session is not None)
-    if user is None or session is None:
+    attempt.settle(right=user is not None)
+    if user is None:
         raise Problem("credentials_invalid")
+    session = open_session(user.id)
     _rehash_if_outdated(user, password, passwords)
     return session
 

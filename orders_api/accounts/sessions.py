@@ -44,7 +44,7 @@ def open_session(user_id: uuid.UUID) -> OpenSession:
         """,
         {"user": user_id, "session": session_id, "hash": token_hash, "lifetime": REFRESH_LIFETIME_S},
     )
-    _remember_alive(session_id)
+    _remember_alive(user_id, session_id)
     return OpenSession(user_id, session_id, text)
 
 
@@ -62,9 +62,9 @@ def refresh(refresh_token: str) -> OpenSession:
     session_id, alive = _rotate(user_id, spent_hash, new_hash)
     if not alive:
         if session_id is not None:
-            _forget_alive(session_id)
+            _forget_alive(user_id, session_id)
         raise Problem("refresh_token_invalid")
-    _remember_alive(session_id)
+    _remember_alive(user_id, session_id)
     return OpenSession(user_id, session_id, text)
 
 
@@ -110,7 +110,7 @@ def _rotate(user_id: uuid.UUID, spent_hash: bytes, new_hash: bytes) -> tuple[Any
 def log_out(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
     """Ends the session: its tokens stop working here at once, everywhere within 15 s."""
     _revoke(user_id, session_id)
-    _forget_alive(session_id)
+    _forget_alive(user_id, session_id)
 
 
 def _revoke(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
@@ -122,7 +122,7 @@ def _revoke(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
 def identify(tokens: AccessTokens, text: str) -> tuple[uuid.UUID, uuid.UUID]:
     """The user and the open session of an access token. Raises Problem `token_invalid` or `token_expired`."""
     claims = tokens.verify(text)
-    if cache.get(_liveness_key(claims.session_id)) is None:
+    if cache.get(_liveness_key(claims.user_id, claims.session_id)) is None:
         _check_open(claims.user_id, claims.session_id)
     return claims.user_id, claims.session_id
 
@@ -136,19 +136,19 @@ def _check_open(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
     db.release()
     if not open_:
         raise Problem("token_invalid")
-    _remember_alive(session_id)
+    _remember_alive(user_id, session_id)
 
 
-def _liveness_key(session_id: uuid.UUID) -> str:
-    return f"session:{session_id}"
+def _liveness_key(user_id: uuid.UUID, session_id: uuid.UUID) -> str:
+    return f"session:{user_id}:{session_id}"
 
 
-def _remember_alive(session_id: uuid.UUID) -> None:
-    cache.set(_liveness_key(session_id), b"1", LIVENESS_TTL_S)
+def _remember_alive(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
+    cache.set(_liveness_key(user_id, session_id), b"1", LIVENESS_TTL_S)
 
 
-def _forget_alive(session_id: uuid.UUID) -> None:
-    cache.delete(_liveness_key(session_id))
+def _forget_alive(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
+    cache.delete(_liveness_key(user_id, session_id))
 
 
 def expire_sessions() -> int:

@@ -18,7 +18,7 @@ from orders_api.orders.schemas import (
 )
 from orders_api.values import format_time, parse_id
 from orders_api.web import bodies, conditional
-from orders_api.web.idempotency import Answer, Claim, find_key, idempotent, parse_key
+from orders_api.web.idempotency import Answer, Claim, idempotent, look_up
 from orders_api.web.pagination import Cursors
 from orders_api.web.resources import PRIVATE, Resource
 
@@ -98,7 +98,7 @@ class IdempotencyKeyByName(Resource):
     """`/idempotency-keys/{key}`: did the request that timed out succeed?"""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, key: str) -> None:
-        stored = find_key(req.context.user_id, "POST /orders", parse_key(key, problem="idempotency_key_not_found"))
+        stored = look_up(req.context.user_id, "POST /orders", key)
         resp.set_headers(PRIVATE)
         resp.media = {
             "key": stored.key,

@@ -126,10 +126,8 @@ class Claim:
             self.answer = answer
             return
         # A statement of its own: the one above can't see what was committed after it began.
-        try:
-            raise Answered(find_key(self.user_id, self.route, self.key))
-        except Problem:
-            raise Busy from None
+        stored_before = find_key(self.user_id, self.route, self.key)
+        raise Answered(stored_before) if stored_before else Busy
 
     def _lock(self) -> int:
         name = f"{self.user_id}|{self.route}|{self.key}".encode()
@@ -180,12 +178,9 @@ def idempotent(responder: Callable[..., None]) -> Callable[..., None]:
 
 def _prefer_stored(claim: Claim, problem: Problem, resp: falcon.Response) -> None:
     """A body that is not valid is still compared with the one that the key was used for."""
-    if problem.code != "validation_failed":
+    stored = find_key(claim.user_id, claim.route, claim.key) if problem.code == "validation_failed" else None
+    if stored is None:
         raise problem
-    try:
-        stored = find_key(claim.user_id, claim.route, claim.key)
-    except Problem:
-        raise problem from None
     claim.replay(stored, resp)
 
 
@@ -198,28 +193,33 @@ def _write(resp: falcon.Response, answer: Answer) -> None:
     resp.data = answer.body
 
 
-def parse_key(header: str, *, problem: str = "idempotency_key_invalid") -> str:
-    """The key, bare or as a quoted string: 1 to 255 printable ASCII characters. Raises `problem`."""
-    quoted = _QUOTED.fullmatch(header)
-    if quoted:
-        key = re.sub(r"\\(.)", r"\1", quoted[1])
-    elif header.startswith('"') or header.count('"') % 2:
-        raise Problem(problem)
-    else:
-        key = header
-    if not _KEY.fullmatch(key):
-        raise Problem(problem)
-    return key
+def parse_key(header: str) -> str:
+    """The key, bare or as a quoted string: 1 to 255 printable ASCII characters. Raises idempotency_key_invalid."""
+    key = _unquoted(header)
+    unbalanced = key is None and (header.startswith('"') or header.count('"') % 2)
+    if unbalanced or not _KEY.fullmatch(header if key is None else key):
+        raise Problem("idempotency_key_invalid")
+    return header if key is None else key
 
 
-def find_key(user_id: UUID, route: str, key: str) -> IdempotencyKey:
-    """What was committed under a key. Raises idempotency_key_not_found."""
-    stored = IdempotencyKey.get_or_none(
+def _unquoted(text: str) -> str | None:
+    quoted = _QUOTED.fullmatch(text)
+    return re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else None
+
+
+def look_up(user_id: UUID, route: str, text: str) -> IdempotencyKey:
+    """By the key itself, or by the quoted string that spelled it. Raises idempotency_key_not_found."""
+    for key in (text, _unquoted(text)):
+        if key is not None and _KEY.fullmatch(key) and (stored := find_key(user_id, route, key)):
+            return stored
+    raise Problem("idempotency_key_not_found")
+
+
+def find_key(user_id: UUID, route: str, key: str) -> IdempotencyKey | None:
+    """What was committed under a key."""
+    return IdempotencyKey.get_or_none(
         IdempotencyKey.user_id == user_id, IdempotencyKey.route == route, IdempotencyKey.key == key
     )
-    if stored is None:
-        raise Problem("idempotency_key_not_found")
-    return stored
 
 
 def expire_keys() -> int:
