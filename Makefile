@@ -1,6 +1,6 @@
 # `make help` says what there is.
 PYTHON ?= python3
-PIP = .venv/bin/pip install --quiet --disable-pip-version-check
+PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check migrate clean memcached

@@ -65,14 +65,24 @@ def reachable_copy(bindir: Path) -> Path:
     """`bindir`, or a copy of its installation that `nobody` can run."""
     if reachable(bindir / "postgres") and (bindir / "postgres").stat().st_mode & stat.S_IXOTH:
         return bindir
+    installation = bindir.parent
     target = shared_folder(bindir) / f"postgresql-{major_version(bindir)}"
     if not target.is_dir():
         unfinished = target.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(bindir.parent, unfinished, symlinks=True)
-        subprocess.run(["chmod", "-R", "go+rX", unfinished], check=True)  # noqa: S607
+        _copy(installation, unfinished)
         unfinished.rename(target)
-    return target / bindir.name
+    return target / installation.parent.name / installation.name / bindir.name
+
+
+def _copy(installation: Path, target: Path) -> None:
+    """With the folder that a wheel's programs look for their libraries in: it lies beside the package."""
+    package = installation.parent
+    shutil.copytree(installation, target / package.name / installation.name, symlinks=True)
+    libraries = package.parent / f"{package.name}.libs"
+    if libraries.is_dir():
+        shutil.copytree(libraries, target / libraries.name, symlinks=True)
+    subprocess.run(["chmod", "-R", "go+rX", target], check=True)  # noqa: S607
 
 
 def short_hash(path: Path) -> str:

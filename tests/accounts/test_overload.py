@@ -29,8 +29,8 @@ def test_a_login_that_could_not_be_checked_counts_for_nothing(serve):
     client.close()
 
 
-def test_other_requests_go_on_while_passwords_are_checked(serve):
-    slow = serve(BCRYPT_ROUNDS="13", WEB_CONCURRENCY="1")
+def test_a_password_being_checked_holds_no_connection_and_no_worker(serve):
+    slow = serve(BCRYPT_ROUNDS="13", WEB_CONCURRENCY="1", DATABASE_POOL_SIZE="1")
     client = Client(slow.url)
 
     def guess():
@@ -40,7 +40,7 @@ def test_other_requests_go_on_while_passwords_are_checked(serve):
         logins = [threads.submit(guess) for _ in range(2)]
         answered_meanwhile = 0
         while not all(login.done() for login in logins):
-            answered_meanwhile += client.http.get("/healthz").status_code == 200
+            answered_meanwhile += client.http.get("/readyz").status_code == 200
         assert [login.result().status_code for login in logins] == [401, 401]
     assert answered_meanwhile > 10
     client.close()
