@@ -144,6 +144,12 @@ def _text(raw: str, _name: str) -> str:
     return raw
 
 
+def _sentry_dsn(raw: str, name: str) -> str:
+    if not re.fullmatch(r"https?://[^\s@/]+@[^\s@/]+/\S+", raw):
+        raise SettingError(name, "must be a DSN such as https://key@sentry.example/1")
+    return raw
+
+
 def _prepare_threshold(raw: str, name: str) -> int | None:
     return None if raw.lower() == "none" else _integer(0, 1_000_000)(raw, name)
 
@@ -209,9 +215,9 @@ def _derived(ring: Ring | None, purpose: bytes) -> Ring:
 
 def _limit(raw: str, name: str) -> limits.RateLimitItem:
     try:
-        item = limits.parse(raw)
+        (item,) = limits.parse_many(raw)
     except ValueError:
-        raise SettingError(name, "must be a limit such as 6000/minute") from None
+        raise SettingError(name, "must be one limit such as 6000/minute") from None
     if item.amount < 1:
         raise SettingError(name, "must allow at least one request")
     return item
@@ -242,7 +248,7 @@ _TABLE: dict[str, tuple[str, Parser]] = {
     "RATE_LIMIT_AUTH": ("120/minute", _limit),
     "TRUSTED_PROXY_HOPS": ("0", _integer(0, 16)),
     "METRICS_TOKEN": ("", _text),
-    "SENTRY_DSN": ("", _text),
+    "SENTRY_DSN": ("", _sentry_dsn),
     "SENTRY_TRACES_RATE": ("0.1", _fraction),
     "RELEASE": ("", _text),
     "SERVER_TIMING": ("0", _switch),

@@ -88,7 +88,9 @@ def test_any_other_bit_makes_a_cursor_invalid():
             cursors.walk("orders:1", base64.urlsafe_b64encode(changed).rstrip(b"=").decode(), {})
 
 
-@pytest.mark.parametrize("text", ["", "A", "=", "null", "W10", "é", "\0", " ", "A" * 512, "A" * 513, "A" * 65536, "../.."])
+@pytest.mark.parametrize(
+    "text", ["", "A", "=", "null", "W10", "é", "\0", " ", "A" * 512, "A" * 513, "A" * 65536, "../.."]
+)
 def test_what_is_no_cursor_is_invalid(text):
     with pytest.raises(Problem, match="cursor_invalid"):
         Cursors((NEW,)).walk("orders:1", text, {})

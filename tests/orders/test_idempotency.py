@@ -9,14 +9,13 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+
+from orders_api.web.idempotency import Claim
 from tests.client import LAMP, assert_problem
 from tests.orders.races import at_once, second_connection, wait_until_blocked
 
-from orders_api.web.idempotency import Claim
-
 OTHER = {"currency": "USD", "total_cents": 99}
 INVALID = {"currency": "nope"}
-JWT_KEYS = "k1:" + "c2NyYXRjaC1rZXktMS1zY3JhdGNoLWtleS0yLXNjcmF0Y2gta2V5LTM"
 
 
 def orders_of(sql, client):
@@ -39,15 +38,9 @@ def age(sql, client, interval):
     )
 
 
-def expire(database_url):
+def expire(server):
     """`orders-api expire`, as cron runs it."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "ENVIRONMENT": "development",
-        "DATABASE_URL": database_url,
-        "JWT_KEYS": JWT_KEYS,
-    }
-    subprocess.run([sys.executable, "-m", "orders_api", "expire"], env=environment, check=True, timeout=30)
+    subprocess.run([sys.executable, "-m", "orders_api", "expire"], env=server.env, check=True, timeout=30)
 
 
 def lookup(client, key):
@@ -220,7 +213,7 @@ def test_a_refused_body_leaves_the_key_free(alice, sql):
 
 
 def test_a_limited_request_leaves_the_key_free(serve, client_of):
-    server = serve(RATE_LIMIT_USER="2/minute", WEB_CONCURRENCY=1)
+    server = serve(RATE_LIMIT_USER="2/minute", WEB_CONCURRENCY="1")
     client = client_of(server)
     for _ in range(2):
         client.get("/auth/me")
@@ -243,7 +236,7 @@ def test_a_key_in_use_for_too_long_is_in_progress(alice, sql, server):
 
 
 def test_who_waits_for_a_key_holds_no_connection(serve, client_of):
-    server = serve(DATABASE_POOL_SIZE=2, WEB_CONCURRENCY=1)
+    server = serve(DATABASE_POOL_SIZE="2", WEB_CONCURRENCY="1")
     client = client_of(server)
     with second_connection(server.database_url) as holder, ThreadPoolExecutor(12) as threads:
         hold_key(holder, client, "k-1")
@@ -259,7 +252,7 @@ def test_who_waits_for_a_key_holds_no_connection(serve, client_of):
 
 
 def test_a_worker_killed_before_its_commit_leaves_the_key_free(serve, client_of):
-    server = serve(WEB_CONCURRENCY=1)
+    server = serve(WEB_CONCURRENCY="1")
     client = client_of(server)
     with (
         second_connection(server.database_url) as holder,
@@ -319,7 +312,7 @@ def test_a_body_that_is_not_valid_finds_its_key_expired_too(alice, sql):
 def test_expiring_drops_the_answer_and_keeps_a_tombstone(alice, sql, server):
     first = alice.place(key="k-1")
     age(sql, alice, "73 hours")
-    expire(server.database_url)
+    expire(server)
     response = alice.place(key="k-1")
 
     bodies = sql.execute("SELECT body FROM idempotency_keys WHERE user_id = %s", [alice.user_id]).fetchall()
@@ -331,7 +324,7 @@ def test_expiring_drops_the_answer_and_keeps_a_tombstone(alice, sql, server):
 
 def test_expiring_leaves_young_answers_alone(alice, server):
     first = alice.place(key="k-1")
-    expire(server.database_url)
+    expire(server)
 
     assert alice.place(key="k-1").content == first.content
 
@@ -341,7 +334,7 @@ def test_a_tombstone_is_forgotten_after_30_days_more_and_its_order_stays(alice, 
     bob.place(key="k-1")
     age(sql, alice, "33 days 1 minute")
     age(sql, bob, "32 days 23 hours")
-    expire(server.database_url)
+    expire(server)
 
     assert (keys_of(sql, alice), keys_of(sql, bob)) == ([], ["k-1"])
     assert (orders_of(sql, alice), orders_of(sql, bob)) == (1, 1)
@@ -366,7 +359,22 @@ def test_looking_an_expired_key_up_says_so(alice, sql):
 
 @pytest.mark.parametrize(
     "key",
-    ["a/b", "/a", "a/", "a//b", "a b", "100%", "a%2Fb", "a?b=c", "a#b", "a+b", "a;b", "~!$&'()*,=:@", r"a\b", "x" * 255],
+    [
+        "a/b",
+        "/a",
+        "a/",
+        "a//b",
+        "a b",
+        "100%",
+        "a%2Fb",
+        "a?b=c",
+        "a#b",
+        "a+b",
+        "a;b",
+        "~!$&'()*,=:@",
+        r"a\b",
+        "x" * 255,
+    ],
 )
 def test_any_key_can_be_looked_up_percent_encoded(alice, key):
     order = alice.place(key=key).json()

@@ -5,6 +5,7 @@ import secrets
 from uuid import UUID
 
 import pytest
+
 from tests.client import LAMP, assert_problem
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
