@@ -17,7 +17,7 @@ MAX_TOTAL_CENTS = 10**12
 MAX_DEPTH = 32
 MAX_INTEGER_DIGITS = 19
 
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 # A string that never ends matches too: looking for its end again from each quote in it takes the square of its length.
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
@@ -30,7 +30,7 @@ def new_id() -> uuid.UUID:
 
 
 def parse_id(text: str) -> uuid.UUID | None:
-    """The id written as we write it (lower case, hyphens), else None."""
+    """The id written with its hyphens, in any case (RFC 9562, section 4), else None."""
     return uuid.UUID(text) if _UUID.fullmatch(text) else None
 
 

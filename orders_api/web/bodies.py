@@ -53,9 +53,8 @@ def raw_of(req: falcon.Request) -> bytes:
 
 
 def _check_media_type(req: falcon.Request, media_types: tuple[str, ...]) -> None:
-    media_type, _, parameters = (req.content_type or "").lower().partition(";")
-    charset = parameters.strip().removeprefix("charset=").strip('"')
-    if media_type.strip() not in media_types or charset not in ("", "utf-8", "utf8"):
+    media_type, parameters = falcon.parse_header((req.content_type or "").lower())
+    if media_type not in media_types or parameters.get("charset", "utf-8") not in ("utf-8", "utf8"):
         raise _unsupported(media_types)
     if req.get_header("Content-Encoding", default="identity").strip().lower() != "identity":
         raise _unsupported(media_types)

@@ -17,7 +17,7 @@ class Connections:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         # A busy keep-alive client would otherwise keep a worker to itself.
         gevent.sleep(0)
-        # Falcon's pseudo-method, sent by a client, would fail before any middleware runs: an unknown method like others.
+        # Falcon's pseudo-method would fail before any middleware runs; sent by a client it is an unknown one.
         if environ["REQUEST_METHOD"] == "WEBSOCKET":
             environ["REQUEST_METHOD"] = "UNKNOWN"
         try:

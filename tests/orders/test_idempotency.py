@@ -103,8 +103,8 @@ def test_a_replay_writes_no_event(alice, sql):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("k-1", '"k-1"'), ("k-1", "  k-1\t"), (r"a\b", r'"a\\b"'), ('a "b" c', r'"a \"b\" c"')],
-    ids=["quoted", "padded", "backslash", "quotes"],
+    [("k-1", '"k-1"'), (r"a\b", r'"a\\b"'), ('a "b" c', r'"a \"b\" c"')],
+    ids=["quoted", "backslash", "quotes"],
 )
 def test_a_key_bare_or_as_a_quoted_string_is_the_same_key(alice, sql, one, other):
     first, again = alice.place(key=one), alice.place(key=other)
@@ -416,13 +416,10 @@ def test_proof_6_another_users_key_is_not_found(alice, bob):
 
 INVALID_KEYS = {
     "empty": "",
-    "blank": "   ",
     "an empty quoted string": '""',
     "256 characters": "x" * 256,
     "256 characters, quoted": f'"{"x" * 256}"',
     "a tab": "a\tb",
-    "SOH": "a\x01b",
-    "DEL": "a\x7fb",
     "not ASCII": "é".encode("latin-1"),
     "UTF-8": "é".encode(),
     "an open quote": '"abc',
@@ -439,6 +436,13 @@ def test_proof_9_a_key_that_is_not_valid_is_refused(alice, sql, key):
     response = alice.post("/orders", json=LAMP, headers={"Idempotency-Key": key})
 
     assert_problem(response, 400, "idempotency_key_invalid")
+    assert orders_of(sql, alice) == 0
+
+
+@pytest.mark.parametrize("key", ["a\x01b", "\x1f", "a\x7fb"])
+def test_proof_9_a_key_with_a_control_character_is_refused(alice, sql, key):
+    # gunicorn refuses most of them before the application, with a 400 of its own.
+    assert alice.post("/orders", json=LAMP, headers={"Idempotency-Key": key}).status_code == 400
     assert orders_of(sql, alice) == 0
 
 
