@@ -246,7 +246,7 @@ def test_who_waits_for_a_key_holds_no_connection(serve, client_of):
             answers += [client.get("/auth/me").status_code, client.place().status_code]
 
         assert set(answers) == {200, 201}
-        assert len(answers) > 20
+        assert len(answers) >= 10
         for waiter in waiting:
             assert_problem(waiter.result(), 409, "idempotency_key_in_progress")
 

@@ -1,10 +1,15 @@
 """HTTP as bytes on a socket: what no decent client would send."""
 
+import re
 import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import psycopg
 
 PATIENCE_S = 15
 
@@ -19,7 +24,7 @@ class Answers:
     @property
     def count(self) -> int:
         """Status lines: more than one where one request was sent is a smuggled one."""
-        return self.raw.count(b"HTTP/1.1 ") + self.raw.count(b"HTTP/1.0 ")
+        return len(re.findall(rb"HTTP/1\.[01] \d{3} ", self.raw))
 
     @property
     def status(self) -> int:
@@ -43,18 +48,52 @@ class Answers:
 def exchange(port: int, request: bytes, *, half_close: bool = False, wait_s: float = PATIENCE_S) -> Answers:
     """Sends `request` and reads until the server closes, or says nothing for `wait_s`."""
     with socket.create_connection(("127.0.0.1", port), timeout=wait_s) as connection:
-        received = b""
         try:
             connection.sendall(request)
             if half_close:
                 connection.shutdown(socket.SHUT_WR)
-            while chunk := connection.recv(65536):
-                received += chunk
-        except TimeoutError:
-            return Answers(received, closed=False)
         except (ConnectionResetError, BrokenPipeError):
             pass
-        return Answers(received, closed=True)
+        return read(connection)
+
+
+def read(connection: socket.socket) -> Answers:
+    received = b""
+    try:
+        while chunk := connection.recv(65536):
+            received += chunk
+    except TimeoutError:
+        return Answers(received, closed=False)
+    except ConnectionResetError:
+        pass
+    return Answers(received, closed=True)
+
+
+@contextmanager
+def sent(port: int, requests: Iterable[bytes]) -> Iterator[list[socket.socket]]:
+    """Connects for each request, then sends all of them at the same moment; their answers are still to be read."""
+    with ExitStack() as stack:
+        everything = list(requests)
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)) for _ in everything
+        ]
+        for connection, request in zip(connections, everything, strict=True):
+            connection.sendall(request)
+        yield connections
+
+
+def at_once(port: int, requests: Iterable[bytes]) -> list[Answers]:
+    with sent(port, requests) as connections:
+        return [read(connection) for connection in connections]
+
+
+def get(path: str, *headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "Host: shop.example", "Connection: close", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def patch(path: str, *headers: str, body: bytes) -> bytes:
+    return post(path, *headers, body=body).replace(b"POST", b"PATCH", 1)
 
 
 def post(path: str, *headers: str, body: bytes = b"", length: int | None = None) -> bytes:
@@ -68,3 +107,22 @@ def post(path: str, *headers: str, body: bytes = b"", length: int | None = None)
         *headers,
     ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def wait_until(fact: Any, patience_s: float = 5.0) -> None:
+    """Returns as soon as `fact()` is true."""
+    deadline = time.monotonic() + patience_s
+    while not fact():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.005)
+
+
+def blocked_by(sql: psycopg.Connection, holder: psycopg.Connection) -> int:
+    """How many sessions wait for a lock that `holder` has, or for one of those who wait."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND cardinality(pg_blocking_pids(pid)) > 0"
+    )
+    assert holder.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS
+    row = sql.execute(query).fetchone()
+    return row[0] if row else 0

@@ -1,0 +1,325 @@
+"""The database pool: bounded, never leaking, and honest about a database that is gone, full or read-only."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from orders_api import migrator
+from orders_api.dev import EmbeddedPostgres
+from tests.client import Client, assert_problem
+from tests.web.raw import at_once, blocked_by, get, patch, read, sent, wait_until
+
+# Longer than any wait here, so that a test decides when a lock ends; the service's own is 1 s.
+PATIENT = "&options=-c%20lock_timeout%3D4500"
+CHECKOUT_S = 1.0
+TOLERANCE_S = 0.6
+Connect = Callable[..., psycopg.Connection]
+
+
+@pytest.fixture
+def patient(serve: Callable[..., Any], databases: Any) -> Callable[..., Any]:
+    """`serve` with one worker whose statements wait for locks until the test lets go."""
+
+    def start(pool_size: int) -> Any:
+        url = databases.migrated() + PATIENT
+        return serve(database_url=url, WEB_CONCURRENCY="1", DATABASE_POOL_SIZE=str(pool_size))
+
+    return start
+
+
+def cancel(client: Client, path: str) -> bytes:
+    return patch(path, f"Authorization: Bearer {client.access_token}", body=b'{"status": "cancelled"}')
+
+
+def lock_orders(holder: psycopg.Connection) -> None:
+    holder.execute("SELECT 1 FROM orders FOR UPDATE")
+
+
+def backends(sql: psycopg.Connection) -> set[int]:
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'orders-api' AND datname = current_database()"
+    return {pid for (pid,) in sql.execute(query)}
+
+
+def terminate(sql: psycopg.Connection) -> None:
+    """Ends every session of the service, and returns when they are gone."""
+    gone = backends(sql)
+    for pid in gone:
+        sql.execute("SELECT pg_terminate_backend(%s)", [pid])
+    wait_until(lambda: not gone & backends(sql))
+
+
+def first_success_s(ask: Callable[[], httpx.Response], patience_s: float = 10) -> float:
+    """Seconds until `ask` is answered with a 2xx."""
+    start = time.monotonic()
+    while not ask().is_success:
+        assert time.monotonic() - start < patience_s, "it did not come back"
+        time.sleep(0.02)
+    return time.monotonic() - start
+
+
+# Full
+
+
+def test_who_gets_no_connection_is_told_after_a_second(patient: Callable[..., Any], connect: Connect):
+    server = patient(pool_size=1)
+    sql, holder = connect(server), connect(server, autocommit=False)
+    carol = Client(server.url).register().login()
+    path = carol.place().headers["Location"]
+    lock_orders(holder)
+
+    with sent(server.port, [cancel(carol, path)]) as (blocked,):
+        wait_until(lambda: blocked_by(sql, holder))
+        start = time.monotonic()
+        answer = carol.get("/orders")
+        took_s = time.monotonic() - start
+        healthy = carol.get("/healthz")
+        holder.rollback()
+        changed = read(blocked)
+
+    assert_problem(answer, 503, "overloaded")
+    assert answer.headers["Retry-After"] == "1"
+    assert CHECKOUT_S - 0.2 <= took_s <= CHECKOUT_S + TOLERANCE_S
+    assert healthy.status_code == 200
+    assert changed.status == 200
+    assert carol.get(path).json()["status"] == "cancelled"
+    carol.close()
+
+
+def test_the_queue_for_a_connection_is_bounded(patient: Callable[..., Any], connect: Connect):
+    server = patient(pool_size=1)
+    sql, holder = connect(server), connect(server, autocommit=False)
+    carol = Client(server.url).register().login()
+    path = carol.place().headers["Location"]
+    lock_orders(holder)
+
+    with sent(server.port, [cancel(carol, path)]) as (blocked,):
+        wait_until(lambda: blocked_by(sql, holder))
+        start = time.monotonic()
+        crowd = at_once(server.port, [get("/orders", f"Authorization: Bearer {carol.access_token}")] * 60)
+        took_s = time.monotonic() - start
+        holder.rollback()
+        read(blocked)
+
+    assert {(answer.status, answer.code) for answer in crowd} == {(503, "overloaded")}
+    assert took_s <= CHECKOUT_S + 1
+    carol.close()
+
+
+def test_a_lock_that_is_held_too_long_is_overload(serve: Callable[..., Any], connect: Connect):
+    """Without the patience of the other tests: the service's own bound of a second."""
+    server = serve(WEB_CONCURRENCY="1")
+    holder = connect(server, autocommit=False)
+    carol = Client(server.url).register().login()
+    path = carol.place().headers["Location"]
+    lock_orders(holder)
+    start = time.monotonic()
+    answer = carol.patch(path, json={"status": "cancelled"})
+    assert_problem(answer, 503, "overloaded")
+    assert time.monotonic() - start < 2
+    holder.rollback()
+    assert carol.patch(path, json={"status": "cancelled"}).status_code == 200
+    carol.close()
+
+
+def test_clients_gone_in_the_middle_leave_no_connection_behind(patient: Callable[..., Any], connect: Connect):
+    size = 8
+    server = patient(pool_size=size)
+    sql, holder = connect(server), connect(server, autocommit=False)
+    carol = Client(server.url).register().login()
+    paths = [carol.place().headers["Location"] for _ in range(size)]
+
+    lock_orders(holder)
+    with sent(server.port, [cancel(carol, paths[0])] * 50):
+        wait_until(lambda: blocked_by(sql, holder) == size)
+    holder.rollback()
+
+    quiet = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'orders-api' AND state <> 'idle'"
+    wait_until(lambda: sql.execute(quiet + " AND datname = current_database()").fetchone() == (0,))
+    # Every slot of the pool can be taken again, all of them at once.
+    lock_orders(holder)
+    with sent(server.port, [cancel(carol, path) for path in paths]) as blocked:
+        wait_until(lambda: blocked_by(sql, holder) == size)
+        holder.rollback()
+        assert [read(one).status for one in blocked] == [200] * size
+    carol.close()
+
+
+# Gone
+
+
+def test_terminated_backends_fail_no_request(serve: Callable[..., Any], connect: Connect):
+    server = serve()
+    sql = connect(server)
+    carol = Client(server.url).register().login()
+    wait_until(lambda: len(backends(sql)) == 16)
+
+    for _ in range(3):
+        terminate(sql)
+        crowd = at_once(server.port, [get("/orders", f"Authorization: Bearer {carol.access_token}")] * 30)
+        assert [answer.status for answer in crowd] == [200] * 30
+        assert carol.place().status_code == 201
+    carol.close()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL that the test may stop."""
+    home = Path(tempfile.mkdtemp(prefix="orders-pool-", dir="/tmp"))
+    home.chmod(0o711)
+    postgres = EmbeddedPostgres(home / "data", home / "s", durable=False)
+    try:
+        migrator.migrate(postgres.start())
+        yield postgres
+    finally:
+        postgres.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def test_a_stopped_database_is_said_quickly_and_a_started_one_found(
+    serve: Callable[..., Any], own_postgres: EmbeddedPostgres
+):
+    server = serve(database_url=own_postgres.url())
+    carol = Client(server.url).register().login()
+    kept = carol.place(key="before").json()["id"]
+
+    own_postgres.stop()
+    for _ in range(3):
+        start = time.monotonic()
+        answer = carol.place(key="during")
+        assert_problem(answer, 503, "database_unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert time.monotonic() - start < CHECKOUT_S + TOLERANCE_S
+    assert carol.get("/healthz").status_code == 200
+    assert_problem(carol.get("/readyz"), 503, "database_unavailable")
+    crowd = at_once(server.port, [get("/readyz")] * 40)
+    assert {(answer.status, answer.code) for answer in crowd} <= {(503, "database_unavailable"), (503, "overloaded")}
+
+    own_postgres.start()
+    assert first_success_s(lambda: carol.place(key="during")) <= 3
+    assert carol.place(key="before").json()["id"] == kept
+    assert first_success_s(lambda: carol.get("/readyz")) <= 3
+    crowd = at_once(server.port, [get("/orders", f"Authorization: Bearer {carol.access_token}")] * 30)
+    assert [answer.status for answer in crowd] == [200] * 30
+    assert len(carol.get("/orders").json()["data"]) == 2
+    carol.close()
+
+
+def test_a_service_that_starts_before_its_database_finds_it(
+    serve: Callable[..., Any], own_postgres: EmbeddedPostgres
+):
+    own_postgres.stop()
+    server = serve(database_url=own_postgres.url(), WEB_CONCURRENCY="1")
+    http = httpx.Client(base_url=server.url)
+    assert_problem(http.get("/readyz"), 503, "database_unavailable")
+    own_postgres.start()
+    assert first_success_s(lambda: http.get("/readyz")) <= 3
+    http.close()
+
+
+# Read-only
+
+
+@pytest.fixture
+def demoted(serve: Callable[..., Any], connect: Connect) -> Iterator[Callable[[], Any]]:
+    """A server, and who makes its database read-only or writable again."""
+
+    class Demoted:
+        def __init__(self) -> None:
+            self.server = serve()
+            self.sql = connect(self.server)
+            self.carol = Client(self.server.url).register().login()
+            self.name = self.sql.info.dbname
+
+        def demote(self) -> None:
+            self.sql.execute(f"ALTER DATABASE {self.name} SET default_transaction_read_only = on")
+            terminate(self.sql)
+
+        def promote(self) -> None:
+            """The sessions that were opened meanwhile stay read-only."""
+            self.sql.execute(f"ALTER DATABASE {self.name} RESET default_transaction_read_only")
+
+    one = Demoted()
+    yield one
+    one.carol.close()
+
+
+def test_a_read_only_database_is_unavailable_to_writes(demoted: Any):
+    demoted.demote()
+    answer = demoted.carol.place()
+    assert_problem(answer, 503, "database_unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert_problem(demoted.carol.get("/readyz"), 503, "database_unavailable")
+    assert demoted.carol.get("/orders").status_code == 200
+
+
+def test_writes_find_the_database_writable_again(demoted: Any):
+    demoted.demote()
+    assert_problem(demoted.carol.place(), 503, "database_unavailable")
+    demoted.promote()
+    assert first_success_s(demoted.carol.place) <= 3
+
+
+def test_readiness_alone_finds_the_database_writable_again(demoted: Any):
+    """No traffic comes to a host that is not ready, so that nothing else could."""
+    demoted.demote()
+    for _ in range(20):
+        assert_problem(demoted.carol.get("/readyz"), 503, "database_unavailable")
+    demoted.promote()
+    assert first_success_s(lambda: demoted.carol.get("/readyz")) <= 3
+
+
+# Waiting
+
+
+def test_statements_of_one_worker_wait_side_by_side(patient: Callable[..., Any], connect: Connect):
+    """psycopg waits cooperatively: imported before gevent's patch, the first wait would stop the whole worker."""
+    server = patient(pool_size=10)
+    sql, holder = connect(server), connect(server, autocommit=False)
+    carol = Client(server.url).register().login()
+    paths = [carol.place().headers["Location"] for _ in range(10)]
+    lock_orders(holder)
+
+    with sent(server.port, [cancel(carol, path) for path in paths]) as blocked:
+        wait_until(lambda: blocked_by(sql, holder) == 10)
+        start = time.monotonic()
+        assert carol.get("/healthz").status_code == 200
+        assert time.monotonic() - start < 0.5
+        holder.rollback()
+        assert [read(one).status for one in blocked] == [200] * 10
+    carol.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux who holds which socket")
+def test_workers_share_no_socket_but_the_one_they_listen_on(server: Any):
+    def sockets(pid: int) -> set[str]:
+        links = (str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink())
+        return {link for link in links if link.startswith("socket:")}
+
+    first, second = server.worker_pids()
+    listening = sockets(first) & sockets(second)
+    assert len(listening) == 1
+    assert listening <= sockets(server.process.pid)
+    assert len(sockets(server.process.pid) & sockets(first)) == 1
+
+
+def test_each_worker_has_a_pool_of_its_own(serve: Callable[..., Any], connect: Connect):
+    server = serve(WEB_CONCURRENCY="2", DATABASE_POOL_SIZE="3")
+    sql = connect(server)
+    wait_until(lambda: len(backends(sql)) == 6)
+
+
+def test_every_session_has_its_timeouts(server: Any, sql: psycopg.Connection):
+    """The budget chain, in a connection made as the service makes them."""
+    from orders_api.db import conninfo_with_defaults
+
+    with psycopg.connect(conninfo_with_defaults(server.database_url), autocommit=True) as own:
+        names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "timezone")
+        shown = [own.execute(f"SHOW {name}").fetchone()[0] for name in names]
+    assert shown == ["1s", "5s", "10s", "UTC"]
