@@ -157,10 +157,14 @@ def _prepare_threshold(raw: str, name: str) -> int | None:
 def _database_url(raw: str, name: str) -> str:
     if not raw.startswith(("postgres://", "postgresql://")):
         raise SettingError(name, "must start with postgres:// or postgresql://")
+    not_understood = SettingError(name, "is not a connection URL that PostgreSQL understands")
     try:
-        psycopg.conninfo.conninfo_to_dict(raw)
+        parts = psycopg.conninfo.conninfo_to_dict(raw)
     except psycopg.ProgrammingError:
-        raise SettingError(name, "is not a connection URL that PostgreSQL understands") from None
+        raise not_understood from None
+    # libpq looks at the ports only when it connects.
+    if not re.fullmatch(r"(\d{1,5}|,)*", str(parts.get("port", "")), re.ASCII):
+        raise not_understood
     return raw
 
 
@@ -179,7 +183,7 @@ def _ring(raw: str, name: str) -> Ring:
     keys = []
     for entry in raw.split(","):
         kid, _, encoded = entry.strip().rpartition(":")
-        secret = _decoded(encoded, name, base64.urlsafe_b64decode)
+        secret = _decoded(encoded, name, b"-_")
         if len(secret) < MIN_KEY_BYTES:
             raise SettingError(name, f"holds a key shorter than {MIN_KEY_BYTES * 8} bits")
         if not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", kid, re.ASCII):
@@ -196,14 +200,15 @@ def _webhook_secrets(raw: str, name: str) -> tuple[bytes, ...]:
         prefix, _, encoded = entry.strip().partition("_")
         if prefix != "whsec" or not encoded:
             raise SettingError(name, "must be a list of whsec_<base64>, separated by commas")
-        secrets.append(_decoded(encoded, name, base64.b64decode))
+        secrets.append(_decoded(encoded, name, b"+/"))
     return tuple(secrets)
 
 
-def _decoded(encoded: str, name: str, decode: Callable[..., bytes]) -> bytes:
-    alphabet = "-_" if decode is base64.urlsafe_b64decode else "+/"
+def _decoded(encoded: str, name: str, last_two: bytes) -> bytes:
+    """Base64, padded or not; `last_two` are the alphabet's characters 62 and 63."""
+    bare = encoded.rstrip("=")
     try:
-        return base64.b64decode(encoded.rstrip("=") + "=" * (-len(encoded.rstrip("=")) % 4), alphabet, validate=True)
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), last_two, validate=True)
     except (binascii.Error, ValueError):
         raise SettingError(name, "holds an entry that can't be decoded") from None
 

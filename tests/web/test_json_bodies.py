@@ -300,7 +300,6 @@ def test_proof_18_a_body_that_never_comes_is_cut_at_the_deadline(server: Any):
 # Cost
 
 
-
 BODIES = {
     "brackets": b"[" * WORST,
     "closed brackets": b"[]" * (WORST // 2),

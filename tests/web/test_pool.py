@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from orders_api import migrator
+from orders_api.db import conninfo_with_defaults
 from orders_api.dev import EmbeddedPostgres
 from tests.client import Client, assert_problem
 from tests.web.raw import at_once, blocked_by, get, patch, read, sent, wait_until
@@ -211,9 +212,7 @@ def test_a_stopped_database_is_said_quickly_and_a_started_one_found(
     carol.close()
 
 
-def test_a_service_that_starts_before_its_database_finds_it(
-    serve: Callable[..., Any], own_postgres: EmbeddedPostgres
-):
+def test_a_service_that_starts_before_its_database_finds_it(serve: Callable[..., Any], own_postgres: EmbeddedPostgres):
     own_postgres.stop()
     server = serve(database_url=own_postgres.url(), WEB_CONCURRENCY="1")
     http = httpx.Client(base_url=server.url)
@@ -317,8 +316,6 @@ def test_each_worker_has_a_pool_of_its_own(serve: Callable[..., Any], connect: C
 
 def test_every_session_has_its_timeouts(server: Any, sql: psycopg.Connection):
     """The budget chain, in a connection made as the service makes them."""
-    from orders_api.db import conninfo_with_defaults
-
     with psycopg.connect(conninfo_with_defaults(server.database_url), autocommit=True) as own:
         names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "timezone")
         shown = [own.execute(f"SHOW {name}").fetchone()[0] for name in names]

@@ -146,7 +146,8 @@ def test_options_of_an_order_says_how_it_is_patched(alice: Client):
 
 
 @pytest.mark.parametrize(
-    "route", ["/auth/me", "/orders", "/orders?limit=1", "/problems", "/problems/overloaded", "/healthz", "/readyz", NOBODY]
+    "route",
+    ["/auth/me", "/orders", "/orders?limit=1", "/problems", "/problems/overloaded", "/healthz", "/readyz", NOBODY],
 )
 def test_head_answers_as_get_without_the_body(alice: Client, route: str):
     got, head = alice.get(route), alice.request("HEAD", route)

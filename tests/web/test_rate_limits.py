@@ -1,6 +1,7 @@
 """Limits: exact over all processes, counted by the right address, and still there without memcached."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -108,8 +109,6 @@ def test_after_the_window_the_limit_starts_anew(limited: Callable[..., Any], vis
     server = limited(RATE_LIMIT_IP="1/second")
     seen = {visitor(server).status_code for _ in range(2)}
     assert 200 in seen
-    import time
-
     time.sleep(2.1)  # memcached expires by whole seconds
     assert visitor(server).status_code == 200
 

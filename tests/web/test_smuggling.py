@@ -13,7 +13,9 @@ SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 REFUSED = (400, 414, 431, 501)
 
 
-def request(*lines: bytes, body: bytes = b"", end: bytes = b"\r\n", first: bytes = b"POST /auth/login HTTP/1.1") -> bytes:
+def request(
+    *lines: bytes, body: bytes = b"", end: bytes = b"\r\n", first: bytes = b"POST /auth/login HTTP/1.1"
+) -> bytes:
     return end.join([first, *lines, b"", b""]) + body
 
 
@@ -139,7 +141,9 @@ def test_proof_18_headers_that_never_end_hold_nobody_up(server: Any):
             one.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-A: ")
         start = time.monotonic()
         for _ in range(10):
-            assert exchange(server.port, request(HOST, b"Connection: close", first=b"GET /healthz HTTP/1.1")).status == 200
+            assert (
+                exchange(server.port, request(HOST, b"Connection: close", first=b"GET /healthz HTTP/1.1")).status == 200
+            )
         assert time.monotonic() - start < 2
     finally:
         for one in slow:

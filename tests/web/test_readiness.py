@@ -1,0 +1,75 @@
+"""`/healthz` says that the process lives, `/readyz` that it can do its work."""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import psycopg
+
+from orders_api.dev import EmbeddedMemcached
+from tests.client import Client, assert_problem
+
+
+def test_a_process_that_lives_is_healthy(server: Any):
+    answer = httpx.get(f"{server.url}/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_with_everything_there_it_is_ready(server: Any):
+    answer = httpx.get(f"{server.url}/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ok", "checks": {"database": "ok", "migrations": "ok", "cache": "ok"}}
+
+
+def test_without_memcached_it_is_degraded_and_does_its_work(
+    serve: Callable[..., Any], own_memcached: tuple[EmbeddedMemcached, str]
+):
+    server = serve(MEMCACHED_SERVERS=own_memcached[1])
+    own_memcached[0].stop()
+    answer = httpx.get(f"{server.url}/readyz")
+    assert answer.status_code == 200
+    assert (answer.json()["status"], answer.json()["checks"]["cache"]) == ("degraded", "down")
+
+    carol = Client(server.url).register().login()
+    assert carol.place().status_code == 201
+    assert len(carol.get("/orders").json()["data"]) == 1
+    carol.close()
+
+
+def test_memcached_without_an_answer_does_not_hold_readiness_up(serve: Callable[..., Any]):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        server = serve(MEMCACHED_SERVERS=f"127.0.0.1:{silent.getsockname()[1]}")
+        answer = httpx.get(f"{server.url}/readyz", timeout=2)
+        assert answer.json()["status"] == "degraded"
+
+
+def test_an_empty_database_is_not_ready(serve: Callable[..., Any], databases: Any):
+    server = serve(database_url=databases.empty(), WEB_CONCURRENCY="1")
+    problem = assert_problem(httpx.get(f"{server.url}/readyz"), 503, "database_unavailable")
+    assert "orders-api migrate" in problem["detail"]
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_a_migration_that_is_missing_is_noticed_and_so_is_its_coming(serve: Callable[..., Any], databases: Any):
+    url = databases.migrated()
+    with psycopg.connect(url, autocommit=True) as sql:
+        last = sql.execute("SELECT max(migration_id) FROM _yoyo_migration").fetchone()[0]
+        row = sql.execute("DELETE FROM _yoyo_migration WHERE migration_id = %s RETURNING *", [last]).fetchone()
+        server = serve(database_url=url, WEB_CONCURRENCY="1")
+        problem = assert_problem(httpx.get(f"{server.url}/readyz"), 503, "database_unavailable")
+        assert problem["detail"].startswith("1 migration")
+        sql.execute("INSERT INTO _yoyo_migration VALUES (" + ", ".join(["%s"] * len(row)) + ")", row)
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+def test_a_migration_of_a_later_release_does_no_harm(serve: Callable[..., Any], databases: Any):
+    """A rolled back release runs on the newer schema."""
+    url = databases.migrated()
+    with psycopg.connect(url, autocommit=True) as sql:
+        sql.execute("INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES ('later', '9999_later')")
+    server = serve(database_url=url, WEB_CONCURRENCY="1")
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
