@@ -107,7 +107,15 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in MALFORMED.items() for value in values])
+# Named by their place: some hold random keys, and every process must collect the same names.
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param(name, value, id=f"{name}-{place}")
+        for name, values in MALFORMED.items()
+        for place, value in enumerate(values)
+    ],
+)
 def test_proof_22_a_malformed_setting_is_named_and_its_value_is_not_shown(name: str, value: str):
     sentence = refusal(**{name: value})
     assert sentence.startswith(f"{name} ")
