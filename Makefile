@@ -13,7 +13,7 @@ run: .venv/.run memcached ## Starts everything on this machine: no database or c
 
 test: .venv/.dev memcached ## Runs the tests, on a real PostgreSQL and memcached
 	@command -v memcached >/dev/null || { echo "The tests need memcached on the PATH: install it, then try again." >&2; exit 1; }
-	@.venv/bin/pytest -n 2 --dist loadfile
+	@.venv/bin/pytest -n 3 --dist worksteal
 
 check: .venv/.dev ## Checks style, types, the layers and the migrations
 	@echo "ruff check" && .venv/bin/ruff check --quiet .

@@ -163,7 +163,7 @@ def _database_url(raw: str, name: str) -> str:
     except psycopg.ProgrammingError:
         raise not_understood from None
     # libpq looks at the ports only when it connects.
-    if not re.fullmatch(r"(\d{1,5}|,)*", str(parts.get("port", "")), re.ASCII):
+    if not re.fullmatch(r"(\d{1,5})?(,(\d{1,5})?)*", str(parts.get("port", "")), re.ASCII):
         raise not_understood
     return raw
 

@@ -36,7 +36,8 @@ class Readiness(Resource):
             "SELECT current_setting('transaction_read_only') = 'on', to_regclass('_yoyo_migration') IS NOT NULL"
         ).fetchone()
         if read_only:
-            # These sessions may stay read-only when the database no longer is, and without traffic nobody else would see it.
+            # These sessions may stay read-only when the database no longer is, and without traffic
+            # nobody else would find out.
             db.drop_idle()
             raise Problem("database_unavailable", "The database takes no writes.", after_s=1)
         rows = db.execute_sql("SELECT migration_id FROM _yoyo_migration").fetchall() if tables else []

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 
 from orders_api.dev import EmbeddedMemcached
+from tests.conftest import Databases, Server
 
 
 @pytest.fixture
@@ -31,3 +33,36 @@ def connect() -> Iterator[Callable[..., psycopg.Connection]]:
     yield connection
     for one in opened:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def http(server: Server) -> Iterator[httpx.Client]:
+    """Somebody without an account."""
+    with httpx.Client(base_url=server.url, timeout=15) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def serve_all(databases: Databases, memcached: str) -> Iterator[Callable[..., Server]]:
+    """As `serve`, but the server is for all tests of a file, which leave it as they found it."""
+    started: list[Server] = []
+
+    def start(*, database_url: str | None = None, **settings: str) -> Server:
+        one = Server(settings, database_url or databases.migrated(), settings.get("MEMCACHED_SERVERS", memcached))
+        started.append(one)
+        one.wait_until_up()
+        return one
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+@pytest.fixture(scope="module")
+def module_memcached() -> Iterator[str]:
+    """Counters of nobody else's."""
+    memcached = EmbeddedMemcached()
+    try:
+        yield memcached.start()
+    finally:
+        memcached.stop()

@@ -6,15 +6,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.client import Client
-
 SHOP = "https://shop.example"
 PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, x-evil"}
 
 
-@pytest.fixture
-def listed(serve: Callable[..., Any]) -> Iterator[httpx.Client]:
-    server = serve(CORS_ORIGINS=f"{SHOP}, http://localhost:3000", WEB_CONCURRENCY="1")
+@pytest.fixture(scope="module")
+def listed(serve_all: Callable[..., Any]) -> Iterator[httpx.Client]:
+    server = serve_all(CORS_ORIGINS=f"{SHOP}, http://localhost:3000", WEB_CONCURRENCY="1")
     with httpx.Client(base_url=server.url) as http:
         yield http
 
@@ -58,6 +56,6 @@ def test_an_unlisted_origin_gets_nothing(listed: httpx.Client):
             assert "Origin" in answer.headers["Vary"]  # a cache must not give it the answer of a listed one
 
 
-def test_without_the_setting_no_origin_may_ask(alice: Client):
-    answer = alice.http.options("/orders", headers={"Origin": SHOP, **PREFLIGHT})
+def test_without_the_setting_no_origin_may_ask(http: httpx.Client):
+    answer = http.options("/orders", headers={"Origin": SHOP, **PREFLIGHT})
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]

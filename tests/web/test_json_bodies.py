@@ -1,7 +1,7 @@
 """Bodies: strict JSON of the right type and size, all there in time; anything else is refused in order, and fast."""
 
+import contextlib
 import gzip
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,9 +26,9 @@ SLOW_MS = 100
 WORST = 64 * 1024
 
 
-def send(client: Client, body: bytes | Iterator[bytes], **headers: str) -> httpx.Response:
+def send(http: httpx.Client, body: bytes | Iterator[bytes], **headers: str) -> httpx.Response:
     """To a route that needs no token: what is asked here of a body is asked everywhere."""
-    return client.http.post("/auth/login", content=body, headers={**JSON, **headers})
+    return http.post("/auth/login", content=body, headers={**JSON, **headers})
 
 
 def nested(levels: int, bracket: str = "[") -> bytes:
@@ -74,23 +74,24 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-def test_proof_14_what_is_not_strict_json_is_malformed(alice: Client, body: bytes):
-    assert_problem(send(alice, body), 400, "malformed_json")
+def test_proof_14_what_is_not_strict_json_is_malformed(http: httpx.Client, body: bytes):
+    assert_problem(send(http, body), 400, "malformed_json")
 
 
-@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-def test_proof_14_an_order_that_is_not_strict_json_is_malformed(alice: Client, body: bytes):
+def test_proof_14_an_order_that_is_not_strict_json_is_malformed_and_leaves_its_key_free(alice: Client):
     headers = {**JSON, "Idempotency-Key": "k"}
-    assert_problem(alice.post("/orders", content=body, headers=headers), 400, "malformed_json")
+    for body in MALFORMED.values():
+        assert_problem(alice.post("/orders", content=body, headers=headers), 400, "malformed_json")
+    assert alice.place(key="k").status_code == 201
 
 
-def test_proof_14_100_000_levels_are_malformed_or_too_large(alice: Client):
-    assert_problem(send(alice, b"[" * 100_000), 413, "body_too_large")
+def test_proof_14_100_000_levels_are_malformed_or_too_large(http: httpx.Client):
+    assert_problem(send(http, b"[" * 100_000), 413, "body_too_large")
 
 
 @pytest.mark.parametrize("bracket", ["[", "{"])
-def test_proof_14_32_levels_are_json(alice: Client, bracket: str):
-    assert_problem(send(alice, nested(32, bracket)), 422, "validation_failed")
+def test_proof_14_32_levels_are_json(http: httpx.Client, bracket: str):
+    assert_problem(send(http, nested(32, bracket)), 422, "validation_failed")
 
 
 def test_proof_14_brackets_in_strings_are_no_levels(alice: Client):
@@ -100,8 +101,8 @@ def test_proof_14_brackets_in_strings_are_no_levels(alice: Client):
     assert placed.json()["metadata"]["note"] == '[{\\"' * 100
 
 
-def test_proof_14_an_integer_of_19_digits_is_json(alice: Client):
-    assert_problem(send(alice, b'{"email": 9999999999999999999}'), 422, "validation_failed")
+def test_proof_14_an_integer_of_19_digits_is_json(http: httpx.Client):
+    assert_problem(send(http, b'{"email": 9999999999999999999}'), 422, "validation_failed")
 
 
 @pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"1e-400", b"1." + b"1" * 5000])
@@ -133,14 +134,14 @@ def test_proof_14_a_nul_in_an_order_is_named_by_its_place(alice: Client, where: 
 
 
 @pytest.mark.parametrize("field", ["email", "password"])
-def test_proof_14_a_nul_in_credentials_is_refused(alice: Client, field: str):
+def test_proof_14_a_nul_in_credentials_is_refused(http: httpx.Client, field: str):
     credentials = {"email": "nul@example.com", "password": "long enough 1234", field: "nul\0@example.com"}
-    assert_problem(alice.http.post("/auth/register", json=credentials), 422, "validation_failed")
+    assert_problem(http.post("/auth/register", json=credentials), 422, "validation_failed")
 
 
 @pytest.mark.parametrize("document", [[], "x", 1, None, True])
-def test_a_body_that_is_no_object_is_blamed_as_a_whole(alice: Client, document: Any):
-    problem = assert_problem(send(alice, orjson.dumps(document)), 422, "validation_failed")
+def test_a_body_that_is_no_object_is_blamed_as_a_whole(http: httpx.Client, document: Any):
+    problem = assert_problem(send(http, orjson.dumps(document)), 422, "validation_failed")
     assert [error["pointer"] for error in problem["errors"]] == ["#"]
 
 
@@ -156,20 +157,20 @@ def chunks(body: bytes, size: int = 8000) -> Iterator[bytes]:
         yield body[start : start + size]
 
 
-def test_proof_15_64_KiB_are_taken(alice: Client):
-    assert_problem(send(alice, padded(MAX_BYTES)), 422, "validation_failed")
+def test_proof_15_64_kib_are_taken(http: httpx.Client):
+    assert_problem(send(http, padded(MAX_BYTES)), 422, "validation_failed")
 
 
-def test_proof_15_64_KiB_in_chunks_are_taken(alice: Client):
-    assert_problem(send(alice, chunks(padded(MAX_BYTES))), 422, "validation_failed")
+def test_proof_15_64_kib_in_chunks_are_taken(http: httpx.Client):
+    assert_problem(send(http, chunks(padded(MAX_BYTES))), 422, "validation_failed")
 
 
-def test_proof_15_one_byte_more_is_too_large(alice: Client):
-    assert_problem(send(alice, padded(MAX_BYTES + 1)), 413, "body_too_large")
+def test_proof_15_one_byte_more_is_too_large(http: httpx.Client):
+    assert_problem(send(http, padded(MAX_BYTES + 1)), 413, "body_too_large")
 
 
-def test_proof_15_one_byte_more_in_chunks_is_too_large(alice: Client):
-    assert_problem(send(alice, chunks(padded(MAX_BYTES + 1))), 413, "body_too_large")
+def test_proof_15_one_byte_more_in_chunks_is_too_large(http: httpx.Client):
+    assert_problem(send(http, chunks(padded(MAX_BYTES + 1))), 413, "body_too_large")
 
 
 def test_proof_15_a_huge_content_length_is_refused_before_the_body_comes(server: Any):
@@ -210,16 +211,16 @@ def test_proof_15_endless_chunks_are_cut_at_the_cap(server: Any):
         "x",
     ],
 )
-def test_proof_15_another_media_type_is_unsupported(alice: Client, content_type: str | None):
+def test_proof_15_another_media_type_is_unsupported(http: httpx.Client, content_type: str | None):
     headers = {"Content-Type": content_type} if content_type else {}
-    request = alice.http.build_request("POST", "/auth/login", content=b"{}", headers=headers)
-    assert_problem(alice.http.send(request), 415, "media_type_unsupported")
+    request = http.build_request("POST", "/auth/login", content=b"{}", headers=headers)
+    assert_problem(http.send(request), 415, "media_type_unsupported")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "gzip, identity", "x"])
-def test_proof_15_an_encoded_body_is_unsupported(alice: Client, encoding: str):
+def test_proof_15_an_encoded_body_is_unsupported(http: httpx.Client, encoding: str):
     body = gzip.compress(b"{}")
-    assert_problem(send(alice, body, **{"Content-Encoding": encoding}), 415, "media_type_unsupported")
+    assert_problem(send(http, body, **{"Content-Encoding": encoding}), 415, "media_type_unsupported")
 
 
 @pytest.mark.parametrize(
@@ -231,12 +232,12 @@ def test_proof_15_an_encoded_body_is_unsupported(alice: Client, encoding: str):
         "application/json ;  charset=utf8",
     ],
 )
-def test_json_in_utf_8_may_say_so(alice: Client, content_type: str):
-    assert_problem(send(alice, b"{}", **{"Content-Type": content_type}), 422, "validation_failed")
+def test_json_in_utf_8_may_say_so(http: httpx.Client, content_type: str):
+    assert_problem(send(http, b"{}", **{"Content-Type": content_type}), 422, "validation_failed")
 
 
-def test_the_identity_encoding_is_none(alice: Client):
-    assert_problem(send(alice, b"{}", **{"Content-Encoding": "identity"}), 422, "validation_failed")
+def test_the_identity_encoding_is_none(http: httpx.Client):
+    assert_problem(send(http, b"{}", **{"Content-Encoding": "identity"}), 422, "validation_failed")
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/merge-patch+json"])
@@ -253,17 +254,17 @@ def test_a_patch_of_another_type_says_which_it_takes(alice: Client):
     assert answer.headers["Accept-Patch"] == "application/json, application/merge-patch+json"
 
 
-def test_the_media_type_is_looked_at_before_the_size(alice: Client):
-    answer = send(alice, padded(MAX_BYTES + 1), **{"Content-Type": "text/plain"})
+def test_the_media_type_is_looked_at_before_the_size(http: httpx.Client):
+    answer = send(http, padded(MAX_BYTES + 1), **{"Content-Type": "text/plain"})
     assert_problem(answer, 415, "media_type_unsupported")
 
 
-def test_the_size_is_looked_at_before_the_json(alice: Client):
-    assert_problem(send(alice, b"x" * (MAX_BYTES + 1)), 413, "body_too_large")
+def test_the_size_is_looked_at_before_the_json(http: httpx.Client):
+    assert_problem(send(http, b"x" * (MAX_BYTES + 1)), 413, "body_too_large")
 
 
-def test_the_token_is_looked_at_before_the_media_type(alice: Client):
-    answer = alice.http.post("/orders", content=b"x", headers={"Content-Type": "text/plain"})
+def test_the_token_is_looked_at_before_the_media_type(http: httpx.Client):
+    answer = http.post("/orders", content=b"x", headers={"Content-Type": "text/plain"})
     assert_problem(answer, 401, "token_missing")
 
 
@@ -320,21 +321,20 @@ BODIES = {
 }
 
 
-def median_ms(call: Callable[[], Any], rounds: int = 5) -> float:
+def least_cpu_ms(call: Callable[[], Any], rounds: int = 5) -> float:
+    """This process's own time: what else the machine does is not in it. The bound is for what explodes, not for speed."""
     took = []
     for _ in range(rounds):
-        start = time.perf_counter()
-        try:
+        start = time.process_time()
+        with contextlib.suppress(ValueError, RecursionError, Problem):
             call()
-        except (ValueError, RecursionError, Problem):
-            pass
-        took.append((time.perf_counter() - start) * 1000)
-    return statistics.median(took)
+        took.append((time.process_time() - start) * 1000)
+    return min(took)
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_proof_25_the_decoder_is_fast_on_its_worst_input(body: bytes):
-    took_ms = median_ms(lambda: values.parse_json(body))
+    took_ms = least_cpu_ms(lambda: values.parse_json(body))
     assert took_ms < SLOW_MS
 
 
@@ -367,7 +367,7 @@ DOCUMENTS = {
 
 @pytest.mark.parametrize(("schema", "document"), DOCUMENTS.values(), ids=DOCUMENTS)
 def test_proof_25_the_schemas_are_fast_on_their_worst_input(schema: Any, document: dict):
-    took_ms = median_ms(lambda: schema.parse(document), rounds=3)
+    took_ms = least_cpu_ms(lambda: schema.parse(document), rounds=3)
     assert took_ms < SLOW_MS
 
 
@@ -384,5 +384,5 @@ TEXTS = {
 
 @pytest.mark.parametrize("call", TEXTS.values(), ids=TEXTS)
 def test_proof_25_what_reads_text_is_fast_on_its_worst_input(call: Callable[[], Any]):
-    took_ms = median_ms(call)
+    took_ms = least_cpu_ms(call)
     assert took_ms < SLOW_MS

@@ -21,18 +21,24 @@ from tests.web.raw import at_once, blocked_by, get, patch, read, sent, wait_unti
 PATIENT = "&options=-c%20lock_timeout%3D4500"
 CHECKOUT_S = 1.0
 TOLERANCE_S = 0.6
+WIDTH = 8
 Connect = Callable[..., psycopg.Connection]
 
 
-@pytest.fixture
-def patient(serve: Callable[..., Any], databases: Any) -> Callable[..., Any]:
-    """`serve` with one worker whose statements wait for locks until the test lets go."""
+def patient(serve: Callable[..., Any], databases: Any, pool_size: int) -> Any:
+    """A server with one worker whose statements wait for locks until the test lets go."""
+    url = databases.migrated() + PATIENT
+    return serve(database_url=url, WEB_CONCURRENCY="1", DATABASE_POOL_SIZE=str(pool_size))
 
-    def start(pool_size: int) -> Any:
-        url = databases.migrated() + PATIENT
-        return serve(database_url=url, WEB_CONCURRENCY="1", DATABASE_POOL_SIZE=str(pool_size))
 
-    return start
+@pytest.fixture(scope="module")
+def narrow(serve_all: Callable[..., Any], databases: Any) -> Any:
+    return patient(serve_all, databases, 1)
+
+
+@pytest.fixture(scope="module")
+def wide(serve_all: Callable[..., Any], databases: Any) -> Any:
+    return patient(serve_all, databases, WIDTH)
 
 
 def cancel(client: Client, path: str) -> bytes:
@@ -68,8 +74,8 @@ def first_success_s(ask: Callable[[], httpx.Response], patience_s: float = 10) -
 # Full
 
 
-def test_who_gets_no_connection_is_told_after_a_second(patient: Callable[..., Any], connect: Connect):
-    server = patient(pool_size=1)
+def test_who_gets_no_connection_is_told_after_a_second(narrow: Any, connect: Connect):
+    server = narrow
     sql, holder = connect(server), connect(server, autocommit=False)
     carol = Client(server.url).register().login()
     path = carol.place().headers["Location"]
@@ -93,8 +99,8 @@ def test_who_gets_no_connection_is_told_after_a_second(patient: Callable[..., An
     carol.close()
 
 
-def test_the_queue_for_a_connection_is_bounded(patient: Callable[..., Any], connect: Connect):
-    server = patient(pool_size=1)
+def test_the_queue_for_a_connection_is_bounded(narrow: Any, connect: Connect):
+    server = narrow
     sql, holder = connect(server), connect(server, autocommit=False)
     carol = Client(server.url).register().login()
     path = carol.place().headers["Location"]
@@ -113,25 +119,21 @@ def test_the_queue_for_a_connection_is_bounded(patient: Callable[..., Any], conn
     carol.close()
 
 
-def test_a_lock_that_is_held_too_long_is_overload(serve: Callable[..., Any], connect: Connect):
+def test_a_lock_that_is_held_too_long_is_overload(server: Any, alice: Client, connect: Connect):
     """Without the patience of the other tests: the service's own bound of a second."""
-    server = serve(WEB_CONCURRENCY="1")
     holder = connect(server, autocommit=False)
-    carol = Client(server.url).register().login()
-    path = carol.place().headers["Location"]
-    lock_orders(holder)
+    path = alice.place().headers["Location"]
+    holder.execute("SELECT 1 FROM orders WHERE user_id = %s FOR UPDATE", [alice.user_id])
     start = time.monotonic()
-    answer = carol.patch(path, json={"status": "cancelled"})
+    answer = alice.patch(path, json={"status": "cancelled"})
     assert_problem(answer, 503, "overloaded")
     assert time.monotonic() - start < 2
     holder.rollback()
-    assert carol.patch(path, json={"status": "cancelled"}).status_code == 200
-    carol.close()
+    assert alice.patch(path, json={"status": "cancelled"}).status_code == 200
 
 
-def test_clients_gone_in_the_middle_leave_no_connection_behind(patient: Callable[..., Any], connect: Connect):
-    size = 8
-    server = patient(pool_size=size)
+def test_clients_gone_in_the_middle_leave_no_connection_behind(wide: Any, connect: Connect):
+    server, size = wide, WIDTH
     sql, holder = connect(server), connect(server, autocommit=False)
     carol = Client(server.url).register().login()
     paths = [carol.place().headers["Location"] for _ in range(size)]
@@ -155,18 +157,13 @@ def test_clients_gone_in_the_middle_leave_no_connection_behind(patient: Callable
 # Gone
 
 
-def test_terminated_backends_fail_no_request(serve: Callable[..., Any], connect: Connect):
-    server = serve()
-    sql = connect(server)
-    carol = Client(server.url).register().login()
-    wait_until(lambda: len(backends(sql)) == 16)
-
+def test_terminated_backends_fail_no_request(server: Any, alice: Client, sql: psycopg.Connection):
     for _ in range(3):
+        wait_until(lambda: len(backends(sql)) == 2 * WIDTH)
         terminate(sql)
-        crowd = at_once(server.port, [get("/orders", f"Authorization: Bearer {carol.access_token}")] * 30)
+        crowd = at_once(server.port, [get("/orders", f"Authorization: Bearer {alice.access_token}")] * 30)
         assert [answer.status for answer in crowd] == [200] * 30
-        assert carol.place().status_code == 201
-    carol.close()
+        assert alice.place().status_code == 201
 
 
 @pytest.fixture
@@ -225,32 +222,43 @@ def test_a_service_that_starts_before_its_database_finds_it(serve: Callable[...,
 # Read-only
 
 
-@pytest.fixture
-def demoted(serve: Callable[..., Any], connect: Connect) -> Iterator[Callable[[], Any]]:
-    """A server, and who makes its database read-only or writable again."""
+class ReadOnly:
+    """A server whose database somebody switches to read-only, and back."""
 
-    class Demoted:
-        def __init__(self) -> None:
-            self.server = serve()
-            self.sql = connect(self.server)
-            self.carol = Client(self.server.url).register().login()
-            self.name = self.sql.info.dbname
+    def __init__(self, server: Any) -> None:
+        self.sql = psycopg.connect(server.database_url, autocommit=True)
+        self.carol = Client(server.url).register().login()
+        self.name = self.sql.info.dbname
 
-        def demote(self) -> None:
-            self.sql.execute(f"ALTER DATABASE {self.name} SET default_transaction_read_only = on")
-            terminate(self.sql)
+    def demote(self) -> None:
+        self.sql.execute(f"ALTER DATABASE {self.name} SET default_transaction_read_only = on")
+        terminate(self.sql)
 
-        def promote(self) -> None:
-            """The sessions that were opened meanwhile stay read-only."""
-            self.sql.execute(f"ALTER DATABASE {self.name} RESET default_transaction_read_only")
+    def promote(self) -> None:
+        """The sessions that were opened meanwhile stay read-only."""
+        self.sql.execute(f"ALTER DATABASE {self.name} RESET default_transaction_read_only")
 
-    one = Demoted()
+    def close(self) -> None:
+        self.sql.close()
+        self.carol.close()
+
+
+@pytest.fixture(scope="module")
+def switchable(serve_all: Callable[..., Any]) -> Iterator[ReadOnly]:
+    one = ReadOnly(serve_all())
     yield one
-    one.carol.close()
+    one.close()
 
 
-def test_a_read_only_database_is_unavailable_to_writes(demoted: Any):
-    demoted.demote()
+@pytest.fixture
+def demoted(switchable: ReadOnly) -> Iterator[ReadOnly]:
+    switchable.demote()
+    yield switchable
+    switchable.promote()
+    terminate(switchable.sql)
+
+
+def test_a_read_only_database_is_unavailable_to_writes(demoted: ReadOnly):
     answer = demoted.carol.place()
     assert_problem(answer, 503, "database_unavailable")
     assert int(answer.headers["Retry-After"]) >= 1
@@ -258,16 +266,14 @@ def test_a_read_only_database_is_unavailable_to_writes(demoted: Any):
     assert demoted.carol.get("/orders").status_code == 200
 
 
-def test_writes_find_the_database_writable_again(demoted: Any):
-    demoted.demote()
+def test_writes_find_the_database_writable_again(demoted: ReadOnly):
     assert_problem(demoted.carol.place(), 503, "database_unavailable")
     demoted.promote()
     assert first_success_s(demoted.carol.place) <= 3
 
 
-def test_readiness_alone_finds_the_database_writable_again(demoted: Any):
+def test_readiness_alone_finds_the_database_writable_again(demoted: ReadOnly):
     """No traffic comes to a host that is not ready, so that nothing else could."""
-    demoted.demote()
     for _ in range(20):
         assert_problem(demoted.carol.get("/readyz"), 503, "database_unavailable")
     demoted.promote()
@@ -277,21 +283,21 @@ def test_readiness_alone_finds_the_database_writable_again(demoted: Any):
 # Waiting
 
 
-def test_statements_of_one_worker_wait_side_by_side(patient: Callable[..., Any], connect: Connect):
+def test_statements_of_one_worker_wait_side_by_side(wide: Any, connect: Connect):
     """psycopg waits cooperatively: imported before gevent's patch, the first wait would stop the whole worker."""
-    server = patient(pool_size=10)
+    server = wide
     sql, holder = connect(server), connect(server, autocommit=False)
     carol = Client(server.url).register().login()
-    paths = [carol.place().headers["Location"] for _ in range(10)]
+    paths = [carol.place().headers["Location"] for _ in range(WIDTH)]
     lock_orders(holder)
 
     with sent(server.port, [cancel(carol, path) for path in paths]) as blocked:
-        wait_until(lambda: blocked_by(sql, holder) == 10)
+        wait_until(lambda: blocked_by(sql, holder) == WIDTH)
         start = time.monotonic()
         assert carol.get("/healthz").status_code == 200
         assert time.monotonic() - start < 0.5
         holder.rollback()
-        assert [read(one).status for one in blocked] == [200] * 10
+        assert [read(one).status for one in blocked] == [200] * WIDTH
     carol.close()
 
 
@@ -308,10 +314,8 @@ def test_workers_share_no_socket_but_the_one_they_listen_on(server: Any):
     assert len(sockets(server.process.pid) & sockets(first)) == 1
 
 
-def test_each_worker_has_a_pool_of_its_own(serve: Callable[..., Any], connect: Connect):
-    server = serve(WEB_CONCURRENCY="2", DATABASE_POOL_SIZE="3")
-    sql = connect(server)
-    wait_until(lambda: len(backends(sql)) == 6)
+def test_each_worker_has_a_pool_of_its_own(sql: psycopg.Connection):
+    wait_until(lambda: len(backends(sql)) == 2 * WIDTH)
 
 
 def test_every_session_has_its_timeouts(server: Any, sql: psycopg.Connection):

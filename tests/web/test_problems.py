@@ -94,14 +94,14 @@ def test_errors_stand_only_where_something_is_to_blame(alice: Client):
     assert blaming <= {"validation_failed", "cursor_invalid", "cursor_mismatch"}
 
 
-def test_a_401_of_a_bearer_route_carries_a_challenge(alice: Client):
-    answer = alice.http.get("/orders")
+def test_a_401_of_a_bearer_route_carries_a_challenge(http: httpx.Client):
+    answer = http.get("/orders")
     assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
     assert "error=" not in answer.headers["WWW-Authenticate"]
 
 
-def test_a_wrong_token_is_named_in_the_challenge(alice: Client):
-    answer = alice.http.get("/orders", headers={"Authorization": "Bearer x"})
+def test_a_wrong_token_is_named_in_the_challenge(http: httpx.Client):
+    answer = http.get("/orders", headers={"Authorization": "Bearer x"})
     assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
 
 
@@ -118,15 +118,15 @@ def test_all_that_is_wrong_is_listed_at_once(alice: Client):
 
 
 @pytest.mark.parametrize("path", ["/", "/nowhere", "/orders/x/y/z", "/auth", "/healthz/x", "//orders", "/%2e%2e/etc"])
-def test_an_unknown_path_is_not_found(alice: Client, path: str):
-    assert_problem(alice.get(path), 404, "route_not_found")
+def test_an_unknown_path_is_not_found(http: httpx.Client, path: str):
+    assert_problem(http.get(path), 404, "route_not_found")
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_proof_16_every_other_method_is_refused_with_those_allowed(alice: Client, route: str):
+def test_proof_16_every_other_method_is_refused_with_those_allowed(http: httpx.Client, route: str):
     for method in METHODS:
         if method not in ROUTES[route].split(", "):
-            answer = alice.http.request(method, route)
+            answer = http.request(method, route)
             assert answer.status_code == 405, method
             assert answer.headers["Allow"] == ROUTES[route]
             if method != "HEAD":
@@ -134,14 +134,14 @@ def test_proof_16_every_other_method_is_refused_with_those_allowed(alice: Client
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_options_lists_the_methods_without_a_token(alice: Client, route: str):
-    answer = alice.http.options(route)
+def test_options_lists_the_methods_without_a_token(http: httpx.Client, route: str):
+    answer = http.options(route)
     assert answer.status_code == 200
     assert answer.headers["Allow"] == ROUTES[route]
 
 
-def test_options_of_an_order_says_how_it_is_patched(alice: Client):
-    accepted = alice.http.options(NOBODY).headers["Accept-Patch"]
+def test_options_of_an_order_says_how_it_is_patched(http: httpx.Client):
+    accepted = http.options(NOBODY).headers["Accept-Patch"]
     assert accepted == "application/json, application/merge-patch+json"
 
 
@@ -185,14 +185,14 @@ def test_the_table_and_the_contract_have_the_same_codes():
     assert {code: kind.status for code, kind in PROBLEMS.items()} == STATUS
 
 
-def test_problems_lists_every_code_with_its_status(alice: Client):
-    listed = alice.http.get("/problems").json()["data"]
+def test_problems_lists_every_code_with_its_status(http: httpx.Client):
+    listed = http.get("/problems").json()["data"]
     assert {entry["code"]: entry["status"] for entry in listed} == STATUS
 
 
 @pytest.mark.parametrize("code", STATUS)
-def test_every_type_resolves(alice: Client, code: str):
-    explained = alice.http.get(f"/problems/{code}", headers={"Accept": "application/json"})
+def test_every_type_resolves(http: httpx.Client, code: str):
+    explained = http.get(f"/problems/{code}", headers={"Accept": "application/json"})
     assert explained.headers["Content-Type"] == "application/json"
     entry = explained.json()
     assert (entry["type"], entry["code"], entry["status"]) == (f"/problems/{code}", code, STATUS[code])
@@ -204,32 +204,32 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;
 
 
 @pytest.mark.parametrize("code", STATUS)
-def test_a_browser_gets_a_page_about_a_problem(alice: Client, code: str):
-    page = alice.http.get(f"/problems/{code}", headers=BROWSER)
+def test_a_browser_gets_a_page_about_a_problem(http: httpx.Client, code: str):
+    page = http.get(f"/problems/{code}", headers=BROWSER)
     assert page.status_code == 200
     assert page.headers["Content-Type"].startswith("text/html")
     assert page.headers["Vary"] == "Accept"
     assert code in page.text
 
 
-def test_a_browser_gets_a_page_with_links_to_all_problems(alice: Client):
-    page = alice.http.get("/problems", headers=BROWSER).text
+def test_a_browser_gets_a_page_with_links_to_all_problems(http: httpx.Client):
+    page = http.get("/problems", headers=BROWSER).text
     assert all(f'href="/problems/{code}"' in page for code in STATUS)
 
 
-def test_an_unknown_problem_is_not_found(alice: Client):
-    assert_problem(alice.http.get("/problems/nothing"), 404, "problem_not_found")
+def test_an_unknown_problem_is_not_found(http: httpx.Client):
+    assert_problem(http.get("/problems/nothing"), 404, "problem_not_found")
 
 
-def test_an_unknown_problem_echoes_nothing(alice: Client):
-    answer = alice.http.get("/problems/%3Cscript%3E", headers=BROWSER)
+def test_an_unknown_problem_echoes_nothing(http: httpx.Client):
+    answer = http.get("/problems/%3Cscript%3E", headers=BROWSER)
     assert_problem(answer, 404, "problem_not_found")
     assert "script" not in answer.text
 
 
 @pytest.mark.parametrize("accept", ["", "nonsense", ";;;", "text/html;q=x", "a/b/c", "*", "text/*;q=2", "/" * 4000])
-def test_a_strange_accept_header_is_no_server_error(alice: Client, accept: str):
-    assert alice.http.get("/problems", headers={"Accept": accept}).status_code == 200
+def test_a_strange_accept_header_is_no_server_error(http: httpx.Client, accept: str):
+    assert http.get("/problems", headers={"Accept": accept}).status_code == 200
 
 
 # Our own defects

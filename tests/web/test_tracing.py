@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.client import LAMP, Client
@@ -15,9 +16,9 @@ NEW = re.compile(r"[0-9a-f]{32}")
 PARENT = "00f067aa0ba902b7"
 
 
-def traced(client: Client, traceparent: str | bytes | None, path: str = "/healthz") -> str:
+def traced(http: httpx.Client, traceparent: str | bytes | None, path: str = "/healthz") -> str:
     headers = {} if traceparent is None else {"traceparent": traceparent}
-    return client.http.get(path, headers=headers).headers["X-Trace-Id"]
+    return http.get(path, headers=headers).headers["X-Trace-Id"]
 
 
 def log_lines(server: Any, trace_id: str) -> list[dict]:
@@ -27,18 +28,18 @@ def log_lines(server: Any, trace_id: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("flags", ["00", "01", "ff"])
-def test_a_valid_traceparent_gives_the_trace_id(alice: Client, flags: str):
+def test_a_valid_traceparent_gives_the_trace_id(http: httpx.Client, flags: str):
     trace_id = secrets.token_hex(16)
-    assert traced(alice, f"00-{trace_id}-{PARENT}-{flags}") == trace_id
+    assert traced(http, f"00-{trace_id}-{PARENT}-{flags}") == trace_id
 
 
-def test_a_later_version_of_traceparent_may_say_more(alice: Client):
+def test_a_later_version_of_traceparent_may_say_more(http: httpx.Client):
     trace_id = secrets.token_hex(16)
-    assert traced(alice, f"01-{trace_id}-{PARENT}-01-what-comes") == trace_id
+    assert traced(http, f"01-{trace_id}-{PARENT}-01-what-comes") == trace_id
 
 
-def test_without_traceparent_each_request_has_an_id_of_its_own(alice: Client):
-    ids = {traced(alice, None) for _ in range(10)}
+def test_without_traceparent_each_request_has_an_id_of_its_own(http: httpx.Client):
+    ids = {traced(http, None) for _ in range(10)}
     assert len(ids) == 10
     assert all(NEW.fullmatch(trace_id) for trace_id in ids)
 
@@ -66,8 +67,8 @@ INVALID = {
 
 
 @pytest.mark.parametrize("traceparent", INVALID.values(), ids=INVALID)
-def test_proof_16_an_invalid_traceparent_gives_a_fresh_id(alice: Client, traceparent: str | bytes):
-    trace_id = traced(alice, traceparent)
+def test_proof_16_an_invalid_traceparent_gives_a_fresh_id(http: httpx.Client, traceparent: str | bytes):
+    trace_id = traced(http, traceparent)
     assert NEW.fullmatch(trace_id)
     assert trace_id != A
 
@@ -81,9 +82,9 @@ def test_proof_16_a_trace_id_can_not_bring_a_header_in(server: Any, separator: b
     assert b"evil" not in answers.raw.lower()
 
 
-def test_an_error_carries_its_trace_id(alice: Client):
+def test_an_error_carries_its_trace_id(http: httpx.Client):
     trace_id = secrets.token_hex(16)
-    answer = alice.get("/nowhere", headers={"traceparent": f"00-{trace_id}-{PARENT}-01"})
+    answer = http.get("/nowhere", headers={"traceparent": f"00-{trace_id}-{PARENT}-01"})
     assert answer.headers["X-Trace-Id"] == answer.json()["trace_id"] == trace_id
 
 
@@ -157,8 +158,8 @@ def test_every_line_of_the_log_is_json(serve: Callable[..., Any]):
         ("FROBNICATE", "/nowhere"),
     ],
 )
-def test_every_answer_forbids_sniffing_and_has_a_trace_id(alice: Client, method: str, path: str):
-    answer = alice.http.request(method, path)
+def test_every_answer_forbids_sniffing_and_has_a_trace_id(http: httpx.Client, method: str, path: str):
+    answer = http.request(method, path)
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert NEW.fullmatch(answer.headers["X-Trace-Id"])
 
@@ -219,7 +220,7 @@ def test_proof_21_a_forged_host_does_not_change_a_link(alice: Client):
     assert "evil" not in answer.text + str(answer.headers)
 
 
-def test_proof_21_a_forged_host_does_not_change_an_error(alice: Client):
-    answer = alice.get("/nowhere", headers=HOSTS)
+def test_proof_21_a_forged_host_does_not_change_an_error(http: httpx.Client):
+    answer = http.get("/nowhere", headers=HOSTS)
     assert answer.json()["type"] == "/problems/route_not_found"
     assert "evil" not in answer.text + str(answer.headers)
