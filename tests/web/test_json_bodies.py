@@ -322,7 +322,7 @@ BODIES = {
 
 
 def least_cpu_ms(call: Callable[[], Any], rounds: int = 5) -> float:
-    """This process's own time: what else the machine does is not in it. The bound is for what explodes, not for speed."""
+    """This process's own time: the bound is for what explodes, not for speed."""
     took = []
     for _ in range(rounds):
         start = time.process_time()
