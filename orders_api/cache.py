@@ -46,10 +46,6 @@ class Cache:
         else:
             self._client = PooledClient(servers[0], **options) if servers else None
 
-    @property
-    def configured(self) -> bool:
-        return self._client is not None
-
     def get(self, key: str) -> bytes | None:
         return self._try(lambda client: client.get(_hashed(key)), None)
 

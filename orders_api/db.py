@@ -83,10 +83,6 @@ class Database(Psycopg3Database):
             self._pool.close(timeout=2)
             self._pool = None
 
-    @property
-    def slots_in_use(self) -> int:
-        return self._in_use
-
     # Not _connect(): Peewee holds its lock there, and everybody would wait behind whoever waits for the pool.
     def connect(self, reuse_if_open: bool = False) -> bool:
         if not self._state.closed:

@@ -17,6 +17,7 @@ import psycopg.conninfo
 
 MIN_KEY_BYTES = 32  # RFC 7518, 3.2: a key for HS256 has at least the size of its hash
 MIN_WEBHOOK_SECRET_BYTES = 24  # Standard Webhooks: between 24 and 64 bytes
+MAX_WINDOW_S = 30 * 24 * 3600  # memcached takes a longer time to live for a date in 1970
 MIN_PRODUCTION_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet
 
 
@@ -225,6 +226,8 @@ def _limit(raw: str, name: str) -> limits.RateLimitItem:
         raise SettingError(name, "must be one limit such as 6000/minute") from None
     if item.amount < 1:
         raise SettingError(name, "must allow at least one request")
+    if item.get_expiry() > MAX_WINDOW_S:
+        raise SettingError(name, "must have a window of at most 30 days")
     return item
 
 

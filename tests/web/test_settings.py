@@ -84,7 +84,7 @@ MALFORMED = {
     "CURSOR_KEYS": ["hunter2", "k1:", "k1:ÄÄÄÄ", f"{'k' * 65}:{secret()}"],
     "WEBHOOK_SECRETS": ["hunter2", "whsec_", "whsec_!!!!", f"sk_{secret()}", f"whsec_{secret()},hunter2"],
     "BCRYPT_ROUNDS": ["3", "32", "twelve", "12.0"],
-    "RATE_LIMIT_IP": ["lots", "0/minute", "-1/minute", "10/fortnight", "10", "1/minute;5/second"],
+    "RATE_LIMIT_IP": ["lots", "0/minute", "-1/minute", "10/fortnight", "10", "1/minute;5/second", "10/year"],
     "RATE_LIMIT_USER": ["lots", "0/minute", "1.5/minute"],
     "RATE_LIMIT_AUTH": ["lots", "0/minute", "1/minute, 2/hour"],
     "TRUSTED_PROXY_HOPS": ["-1", "17", "one"],
