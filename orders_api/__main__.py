@@ -6,14 +6,16 @@ import secrets
 import sys
 
 import click
+import psycopg
 
+from orders_api.errors import Problem
 from orders_api.settings import SettingError, Settings
 
 EX_CONFIG = 78  # sysexits.h: something is wrong with the configuration
 
 
 class Commands(click.Group):
-    """Turns a wrong setting into one sentence: a traceback would hide it, and might show its value."""
+    """Turns what an operator can cure into one sentence: a traceback would hide it, and might show a value."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -21,6 +23,11 @@ class Commands(click.Group):
         except SettingError as error:
             click.echo(f"orders-api: {error}", err=True)
             sys.exit(EX_CONFIG)
+        except psycopg.OperationalError as error:
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise click.ClickException(f"The database can't be reached (DATABASE_URL): {said}") from None
+        except Problem as problem:
+            raise click.ClickException(f"{problem.type.title} ({problem.code}).") from None
 
 
 @click.group(cls=Commands)
