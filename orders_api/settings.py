@@ -18,6 +18,7 @@ import psycopg.conninfo
 MIN_KEY_BYTES = 32  # RFC 7518, 3.2: a key for HS256 has at least the size of its hash
 MIN_WEBHOOK_SECRET_BYTES = 24  # Standard Webhooks: between 24 and 64 bytes
 MAX_WINDOW_S = 30 * 24 * 3600  # memcached takes a longer time to live for a date in 1970
+MIN_METRICS_TOKEN_CHARACTERS = 16  # what is guessed over the network, not on a stolen hash
 MIN_PRODUCTION_BCRYPT_ROUNDS = 10  # OWASP Password Storage Cheat Sheet
 
 
@@ -101,6 +102,8 @@ class Settings:
             )
         if self.bcrypt_rounds < MIN_PRODUCTION_BCRYPT_ROUNDS:
             raise SettingError("BCRYPT_ROUNDS", f"must be at least {MIN_PRODUCTION_BCRYPT_ROUNDS} in production")
+        if self.metrics_token and len(self.metrics_token) < MIN_METRICS_TOKEN_CHARACTERS:
+            raise SettingError("METRICS_TOKEN", f"must have at least {MIN_METRICS_TOKEN_CHARACTERS} characters")
         if any(len(secret) < MIN_WEBHOOK_SECRET_BYTES for secret in self.webhook_secrets):
             raise SettingError("WEBHOOK_SECRETS", f"holds a secret shorter than {MIN_WEBHOOK_SECRET_BYTES} bytes")
         for name in ("JWT_KEYS", "CURSOR_KEYS", "WEBHOOK_SECRETS"):

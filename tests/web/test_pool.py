@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psycopg
@@ -74,49 +74,51 @@ def first_success_s(ask: Callable[[], httpx.Response], patience_s: float = 10) -
 # Full
 
 
-def test_who_gets_no_connection_is_told_after_a_second(narrow: Any, connect: Connect):
-    server = narrow
-    sql, holder = connect(server), connect(server, autocommit=False)
-    carol = Client(server.url).register().login()
+class Blocked(NamedTuple):
+    """Carol's cancellation holds the only connection, and waits for the lock that `holder` has on her order."""
+
+    carol: Client
+    path: str
+    holder: psycopg.Connection
+    waiting: Any
+
+
+@pytest.fixture
+def blocked(narrow: Any, connect: Connect) -> Iterator[Blocked]:
+    sql, holder = connect(narrow), connect(narrow, autocommit=False)
+    carol = Client(narrow.url).register().login()
     path = carol.place().headers["Location"]
     lock_orders(holder)
-
-    with sent(server.port, [cancel(carol, path)]) as (blocked,):
+    with sent(narrow.port, [cancel(carol, path)]) as (waiting,):
         wait_until(lambda: blocked_by(sql, holder))
-        start = time.monotonic()
-        answer = carol.get("/orders")
-        took_s = time.monotonic() - start
-        healthy = carol.get("/healthz")
-        holder.rollback()
-        changed = read(blocked)
+        yield Blocked(carol, path, holder, waiting)
+    carol.close()
 
+
+def test_who_gets_no_connection_is_told_after_a_second(blocked: Blocked):
+    start = time.monotonic()
+    answer = blocked.carol.get("/orders")
+    took_s = time.monotonic() - start
+    healthy = blocked.carol.get("/healthz")
+    blocked.holder.rollback()
+
+    assert read(blocked.waiting).status == 200
     assert_problem(answer, 503, "overloaded")
     assert answer.headers["Retry-After"] == "1"
     assert CHECKOUT_S - 0.2 <= took_s <= CHECKOUT_S + TOLERANCE_S
     assert healthy.status_code == 200
-    assert changed.status == 200
-    assert carol.get(path).json()["status"] == "cancelled"
-    carol.close()
+    assert blocked.carol.get(blocked.path).json()["status"] == "cancelled"
 
 
-def test_the_queue_for_a_connection_is_bounded(narrow: Any, connect: Connect):
-    server = narrow
-    sql, holder = connect(server), connect(server, autocommit=False)
-    carol = Client(server.url).register().login()
-    path = carol.place().headers["Location"]
-    lock_orders(holder)
-
-    with sent(server.port, [cancel(carol, path)]) as (blocked,):
-        wait_until(lambda: blocked_by(sql, holder))
-        start = time.monotonic()
-        crowd = at_once(server.port, [get("/orders", f"Authorization: Bearer {carol.access_token}")] * 60)
-        took_s = time.monotonic() - start
-        holder.rollback()
-        read(blocked)
+def test_the_queue_for_a_connection_is_bounded(narrow: Any, blocked: Blocked):
+    start = time.monotonic()
+    crowd = at_once(narrow.port, [get("/orders", f"Authorization: Bearer {blocked.carol.access_token}")] * 60)
+    took_s = time.monotonic() - start
+    blocked.holder.rollback()
+    read(blocked.waiting)
 
     assert {(answer.status, answer.code) for answer in crowd} == {(503, "overloaded")}
     assert took_s <= CHECKOUT_S + 1
-    carol.close()
 
 
 def test_a_lock_that_is_held_too_long_is_overload(server: Any, alice: Client, connect: Connect):

@@ -136,6 +136,7 @@ def same_bytes(size: int = 32) -> str:
 
 
 WEAK = {
+    "a short metrics token": ("METRICS_TOKEN", "hunter2"),
     "a JWT key of 31 bytes": ("JWT_KEYS", f"k1:{secret(31)}"),
     "a short JWT key after a long one": ("JWT_KEYS", f"k1:{secret()},k0:{secret(16)}"),
     "a JWT key of one byte again and again": ("JWT_KEYS", f"k1:{same_bytes()}"),
