@@ -23,7 +23,7 @@ wsgi_app = "orders_api.wsgi:application"
 # In development nobody else on the network should reach the demo user.
 bind = f"{'0.0.0.0' if settings.production else '127.0.0.1'}:{settings.port}"  # noqa: S104
 workers = settings.web_concurrency
-worker_class = "gevent"
+worker_class = "orders_api.web.edge.Worker"
 # It counts idle keep-alive connections too; the work itself is bounded by the application's admission.
 worker_connections = 1000
 preload_app = False  # sockets and pools are never shared between workers
@@ -37,7 +37,7 @@ if workers > 1:  # a single worker would be missing while it is replaced
     max_requests = 100_000
     max_requests_jitter = 20_000
 
-limit_request_line = 4094
+limit_request_line = 8190  # the most it takes: a cursor that is too long should reach the application
 limit_request_fields = 64
 limit_request_field_size = 8190
 forwarded_allow_ips = ""  # the scheme and the client are the application's to decide (TRUSTED_PROXY_HOPS)

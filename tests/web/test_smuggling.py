@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.client import Client
 from tests.web.raw import exchange
 
 # What hides behind a malformed request. Its answer would be the only 200.
 SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
-REFUSED = (400, 414, 431, 501)
 
 
 def request(
@@ -69,7 +69,7 @@ AMBIGUOUS = {
 @pytest.mark.parametrize("sent", AMBIGUOUS.values(), ids=AMBIGUOUS)
 def test_proof_17_an_ambiguous_request_is_refused_and_its_connection_closed(server: Any, sent: bytes):
     answers = exchange(server.port, sent, wait_s=3)
-    assert answers.status in REFUSED, answers.raw
+    assert answers.status == 400, answers.raw
     assert answers.count == 1
     assert answers.closed
 
@@ -148,3 +148,9 @@ def test_proof_18_headers_that_never_end_hold_nobody_up(server: Any):
     finally:
         for one in slow:
             one.close()
+
+
+def test_an_address_far_too_long_is_answered_before_the_connection_closes(alice: Client):
+    """Three times what gunicorn reads of it: closing on the rest would reset the connection, and lose the answer."""
+    for _ in range(5):
+        assert alice.get("/orders", params={"cursor": "A" * 30_000}).status_code == 400

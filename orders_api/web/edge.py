@@ -1,0 +1,40 @@
+"""gunicorn's edge: what is too broken to reach the application gets a plain 400, and is heard out first."""
+
+import contextlib
+import socket
+from typing import Any
+
+import gevent
+from gunicorn import util
+from gunicorn.http.errors import (
+    ConfigurationProblem,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    ParseException,
+)
+from gunicorn.workers.ggevent import GeventWorker
+
+LINGER_S = 1.0
+# gunicorn files these under parsing too, but they are no fault of the client's.
+OURS = (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName)
+
+
+class Worker(GeventWorker):
+    """gunicorn's gevent worker, but for its 414, 431 and 501: a client learns the same of each broken request."""
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        if isinstance(exc, OURS) or not isinstance(exc, ParseException):
+            super().handle_error(req, client, addr, exc)
+            return
+        self.log.warning("Refused a request that is no HTTP: %s", type(exc).__name__)
+        with contextlib.suppress(OSError):
+            util.write_error(client, 400, "Bad Request", str(exc))
+            _hear_out(client)
+
+
+def _hear_out(client: socket.socket) -> None:
+    """Closing on bytes that were never read resets the connection, and can take the answer with it (RFC 9112, 9.6)."""
+    client.shutdown(socket.SHUT_WR)
+    with gevent.Timeout(LINGER_S, False):
+        while client.recv(65536):
+            pass
