@@ -159,4 +159,6 @@ def _record(order: Order, kind: str, changed: list[str], trace_id: str) -> None:
         "changed": changed,
     }
     user, moment = order.user_id, order.updated_at
-    db.execute_sql(_RECORD, (user, user, order.id, kind, Jsonb(data), trace_id, moment))
+    written = db.execute_sql(_RECORD, (user, user, order.id, kind, Jsonb(data), trace_id, moment)).rowcount
+    if written != 1:
+        raise RuntimeError("the user has no counter row: without its event the order must not change either")

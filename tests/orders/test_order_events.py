@@ -4,6 +4,7 @@ import secrets
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 
 from tests.client import LAMP, assert_problem
@@ -153,3 +154,14 @@ def test_a_number_is_seen_only_after_all_before_it(alice, sql, server):
 
         assert later.result().status_code == 201
     assert sequences(sql, alice) == [2]
+
+
+def test_an_order_without_its_event_is_not_stored(serve, client_of):
+    server = serve()
+    carol = client_of(server)
+    with psycopg.connect(server.database_url, autocommit=True) as sql:
+        sql.execute("DELETE FROM feeds WHERE user_id = %s", [carol.user_id])
+
+        assert_problem(carol.place(), 500, "internal_error")
+        assert sql.execute("SELECT count(*) FROM orders").fetchone() == (0,)
+        assert sql.execute("SELECT count(*) FROM idempotency_keys").fetchone() == (0,)
