@@ -7,7 +7,7 @@ import falcon
 import orjson
 import structlog
 
-from orders_api.db import problem_of
+from orders_api.db import problem_of, sqlstate
 from orders_api.errors import PROBLEMS, Problem
 from orders_api.web.resources import PRIVATE, Resource
 
@@ -54,7 +54,7 @@ def _unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, pa
         log.exception("unexpected error", exc_info=error)
         problem = Problem("internal_error", after_s=1)
     else:
-        log.warning("database problem", code=problem.code, error=type(error).__name__)
+        log.warning("database problem", code=problem.code, error=type(error).__name__, sqlstate=sqlstate(error))
     _raised(req, resp, problem, params)
 
 
@@ -95,7 +95,7 @@ class Problems(Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         entries = [entry(code) for code in PROBLEMS]
-        if _wants_html(req):
+        if _wants_html(req, resp):
             rows = "".join(
                 f'<li><a href="{e["type"]}"><code>{e["code"]}</code></a> {e["status"]} {html.escape(e["title"])}</li>'
                 for e in entries
@@ -115,20 +115,21 @@ class ProblemByCode(Resource):
         if code not in PROBLEMS:
             raise Problem("problem_not_found")
         kind = PROBLEMS[code]
-        if _wants_html(req):
+        if _wants_html(req, resp):
             _page(resp, kind.title, f"<p><code>{code}</code>, status {kind.status}</p><p>{html.escape(kind.cure)}</p>")
         else:
             resp.media = entry(code)
 
 
-def _wants_html(req: falcon.Request) -> bool:
+def _wants_html(req: falcon.Request, resp: falcon.Response) -> bool:
+    resp.set_header("Vary", "Accept")
     return req.client_prefers(["application/json", "text/html"]) == "text/html"
 
 
 def _page(resp: falcon.Response, title: str, body: str) -> None:
     resp.content_type = falcon.MEDIA_HTML
     resp.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-    resp.set_headers({"Vary": "Accept", "Cache-Control": PRIVATE["Cache-Control"]})
+    resp.set_headers(PRIVATE)
     style = "body{font:16px/1.5 system-ui;max-width:40em;margin:3em auto;padding:0 1em;color-scheme:light dark}"
     resp.text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'

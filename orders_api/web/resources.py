@@ -8,8 +8,6 @@ from orders_api.errors import Problem
 from orders_api.web.validation import NoParameters, Schema
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-
-
 NO_PARAMETERS = NoParameters()
 # For bodies that belong to a user (RFC 9111): kept by nobody else, and never used without asking.
 PRIVATE = {"Cache-Control": "private, no-cache"}
@@ -22,19 +20,17 @@ class Resource:
     limits: ClassVar[tuple[str, ...]] = ("ip", "user")
     query: ClassVar[Schema] = NO_PARAMETERS
     accept_patch: ClassVar[str | None] = None
+    methods: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if hasattr(cls, "on_get"):
             cls.on_head = cls.on_get  # type: ignore[attr-defined]
-
-    @classmethod
-    def allowed(cls) -> str:
-        return ", ".join(method for method in METHODS if hasattr(cls, f"on_{method.lower()}"))
+        cls.methods = tuple(method for method in METHODS if hasattr(cls, f"on_{method.lower()}"))
 
     def on_options(self, req: falcon.Request, resp: falcon.Response, **params: str) -> None:
         """What can be done here (RFC 9110, 9.3.7), and with which patch formats (RFC 5789)."""
-        resp.set_header("Allow", self.allowed())
+        resp.set_header("Allow", ", ".join(self.methods))
         if self.accept_patch:
             resp.set_header("Accept-Patch", self.accept_patch)
 
@@ -43,8 +39,8 @@ class Methods:
     """Middleware: 405 with `Allow` before anything else is asked of a request."""
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
-        if req.method not in resource.allowed().split(", "):
-            raise Problem("method_not_allowed", headers={"Allow": resource.allowed()})
+        if req.method not in resource.methods:
+            raise Problem("method_not_allowed", headers={"Allow": ", ".join(resource.methods)})
 
 
 class Queries:

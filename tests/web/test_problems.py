@@ -258,3 +258,8 @@ def test_proof_20_an_unexpected_error_tells_nothing_and_the_service_goes_on(brok
     assert carol.get("/orders").json()["data"] == []
     assert_problem(carol.get("/idempotency-keys/k-500"), 404, "idempotency_key_not_found")
     carol.close()
+
+
+def test_both_forms_of_an_explanation_say_that_they_vary(http: httpx.Client):
+    for accept in ("application/json", "text/html"):
+        assert http.get("/problems/overloaded", headers={"Accept": accept}).headers["Vary"] == "Accept"
