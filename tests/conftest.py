@@ -134,11 +134,17 @@ def databases(postgres: EmbeddedPostgres) -> Databases:
 @pytest.fixture(scope="session")
 def memcached() -> Iterator[str]:
     """`host:port` of the run's memcached."""
-    server = EmbeddedMemcached()
+    for _, address in running_memcached():
+        yield address
+
+
+def running_memcached() -> Iterator[tuple[EmbeddedMemcached, str]]:
+    """A memcached and its `host:port`, stopped at the end."""
+    memcached = EmbeddedMemcached()
     try:
-        yield server.start()
+        yield memcached, memcached.start()
     finally:
-        server.stop()
+        memcached.stop()
 
 
 @pytest.fixture(scope="session")
@@ -158,10 +164,14 @@ def serve(databases: Databases, memcached: str) -> Iterator[Callable[..., Server
 
     `database_url=`: an existing database, such as another server's; else a fresh one.
     """
+    yield from serving(databases, memcached)
+
+
+def serving(databases: Databases, memcached: str) -> Iterator[Callable[..., Server]]:
     started: list[Server] = []
 
     def start(*, database_url: str | None = None, **settings: str) -> Server:
-        one = Server(settings, database_url or databases.migrated(), memcached)
+        one = Server(settings, database_url or databases.migrated(), settings.get("MEMCACHED_SERVERS", memcached))
         started.append(one)
         one.wait_until_up()
         return one

@@ -8,17 +8,13 @@ import psycopg
 import pytest
 
 from orders_api.dev import EmbeddedMemcached
-from tests.conftest import Databases, Server
+from tests.conftest import Databases, Server, running_memcached, serving
 
 
 @pytest.fixture
 def own_memcached() -> Iterator[tuple[EmbeddedMemcached, str]]:
     """A memcached of the test's own, and its `host:port`: counters of nobody else, and one that may be stopped."""
-    memcached = EmbeddedMemcached()
-    try:
-        yield memcached, memcached.start()
-    finally:
-        memcached.stop()
+    yield from running_memcached()
 
 
 @pytest.fixture
@@ -45,24 +41,11 @@ def http(server: Server) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def serve_all(databases: Databases, memcached: str) -> Iterator[Callable[..., Server]]:
     """As `serve`, but the server is for all tests of a file, which leave it as they found it."""
-    started: list[Server] = []
-
-    def start(*, database_url: str | None = None, **settings: str) -> Server:
-        one = Server(settings, database_url or databases.migrated(), settings.get("MEMCACHED_SERVERS", memcached))
-        started.append(one)
-        one.wait_until_up()
-        return one
-
-    yield start
-    for one in started:
-        one.stop()
+    yield from serving(databases, memcached)
 
 
 @pytest.fixture(scope="module")
 def module_memcached() -> Iterator[str]:
     """Counters of nobody else's."""
-    memcached = EmbeddedMemcached()
-    try:
-        yield memcached.start()
-    finally:
-        memcached.stop()
+    for _, address in running_memcached():
+        yield address
