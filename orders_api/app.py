@@ -13,12 +13,15 @@ from orders_api.accounts.passwords import Passwords
 from orders_api.accounts.tokens import AccessTokens
 from orders_api.cache import cache
 from orders_api.db import db
+from orders_api.memcached import memcached
 from orders_api.routes import add_routes
 from orders_api.settings import Settings
 from orders_api.web import problems
 from orders_api.web.authentication import Authentication
+from orders_api.web.caching import Caching
 from orders_api.web.connections import Connections, Wsgi
 from orders_api.web.cors import Cors
+from orders_api.web.lookahead import LookAhead
 from orders_api.web.pagination import Cursors
 from orders_api.web.rate_limits import Limiter, Limits
 from orders_api.web.resources import Methods, Queries
@@ -29,16 +32,20 @@ def create_app(settings: Settings) -> Wsgi:
     """The WSGI application. Call it once a process, after the fork: sockets are never shared."""
     logs.configure()
     db.open(settings)
-    cache.open(settings)
+    memcached.open(settings)
     tokens = AccessTokens(settings.jwt_keys)
-    limiter = Limiter(settings, cache)
+    limiter = Limiter(settings)
+    by_ip = Limits(limiter, "ip", settings.trusted_proxy_hops)
+    authentication = Authentication(functools.partial(accounts.identify, tokens))
+    by_user = Limits(limiter, "user", settings.trusted_proxy_hops)
     middleware: list[Any] = [
         Tracing(server_timing=settings.server_timing),
         *([Cors(settings.cors_origins)] if settings.cors_origins else []),
         Methods(),
-        Limits(limiter, "ip", settings.trusted_proxy_hops),
-        Authentication(functools.partial(accounts.identify, tokens)),
-        Limits(limiter, "user", settings.trusted_proxy_hops),
+        LookAhead(memcached, by_ip, authentication, by_user, Caching(cache)),
+        by_ip,
+        authentication,
+        by_user,
         Queries(),
     ]
     app = falcon.App(middleware=middleware)
@@ -49,6 +56,6 @@ def create_app(settings: Settings) -> Wsgi:
         passwords=Passwords(settings.bcrypt_rounds),
         tokens=tokens,
         cursors=Cursors(settings.cursor_keys),
-        cache=cache,
+        memcached=memcached,
     )
     return Connections(app)

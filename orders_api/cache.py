@@ -1,102 +1,296 @@
-"""memcached, failing open: down, slow, flushed or full, it changes no answer."""
+"""What memcached may remember of a scope (a user's orders, a session), and how a write makes it forget.
 
+Every scope has a generation, a random number. A value is good only under the generation it was loaded under:
+
+- A write sets the generation to a *fence* before its transaction begins, and CASes in a new one after COMMIT. Who
+  reads the fence goes to the database and stores nothing. A writer that dies in between leaves the fence, which ends
+  by itself; bumping after COMMIT alone would leave a stale value for good.
+- When memcached can't be told of a write, its scope bypasses the cache for longer than any value lives, in every
+  worker of this host.
+
+So a value that is served was loaded after the scope's last write. Its soft TTL is for changes that nobody told us of
+(SQL by hand); one request renews it, the others take the old value meanwhile. Down, slow, flushed or full, memcached
+changes no answer.
+"""
+
+import functools
 import hashlib
+import mmap
+import random
+import secrets
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-from pymemcache.client.base import PooledClient
-from pymemcache.client.hash import HashClient
-from pymemcache.exceptions import MemcacheError
+from peewee import PeeweeException
 
-from orders_api.settings import Settings
+from orders_api.memcached import Batch, Memcached, Reply, memcached
 
-T = TypeVar("T")
+GENERATION_TTL_S = 24 * 3600
+# Longer than any transaction lasts: nobody should take up a scope while a write to it may still commit.
+FENCE_S = 15
+# Longer than any value lives, and than a load that began before the write may take to store what it found.
+BYPASS_MARGIN_S = 10
+MAX_VALUE_BYTES = 1_000_000  # memcached drops what is over 1 MiB, key and header included
+JITTER = 0.2  # of the soft TTL: what was loaded together should not be renewed together
+# A stampede's losers wait this long for the winner's value, then load for themselves.
+LOCK_TTL_S = 2  # memcached counts whole ticks: 1 may be over at once
+WAIT_S = 0.8
+FIRST_POLL_S, LAST_POLL_S = 0.005, 0.05
 
-TIMEOUT_S = 0.1
-# A dead server costs one timeout, not one a request: for this long after a failure nobody asks it.
-BREAKER_S = 1.0
-# pymemcache's pool never waits, it raises: as many clients as greenlets can be at it.
-MAX_CLIENTS = 1024
-KEY_VERSION = "v1"
-DOWN = (OSError, MemcacheError, RuntimeError)
+_FENCE = b"fence"
+_HEADER = b"%b %013d %013d "  # generation, soft and hard end (ms since the epoch); text, so that it holds no line break
+_SOFT_END, _HARD_END, _HEADER_BYTES = slice(17, 30), slice(31, 44), 45
 
 
-class Unavailable(Exception):  # noqa: N818
-    """memcached could not be asked."""
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is cached and for how long. After `soft_s` (and jitter) one reader renews a value; `hard_s` ends it."""
+
+    name: str
+    soft_s: float
+    hard_s: int
+
+    def scope(self, home: str, name: str | None = None) -> "Scope":
+        return Scope(self, home, f"{self.name}:{name or home}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What becomes stale together. `home`: the user whose server it is kept on."""
+
+    kind: Kind
+    home: str
+    name: str
+
+    @property
+    def generation_key(self) -> str:
+        return f"generation:{self.name}"
+
+
+class Bypasses:
+    """Scopes that memcached could not be told about; shared by all processes forked from the one that made it.
+
+    A table of end times by hash: two scopes in one slot share a bypass, which costs a hit and is never wrong.
+    """
+
+    SLOTS = 1 << 15
+
+    def __init__(self) -> None:
+        self._ends = memoryview(mmap.mmap(-1, self.SLOTS * 8)).cast("d")
+
+    def add(self, scope: Scope) -> None:
+        self._ends[self._slot(scope)] = time.monotonic() + scope.kind.hard_s + BYPASS_MARGIN_S
+
+    def covers(self, scope: Scope) -> bool:
+        return self._ends[self._slot(scope)] > time.monotonic()
+
+    def _slot(self, scope: Scope) -> int:
+        # Not hash(): it is salted differently in each process.
+        return int.from_bytes(hashlib.sha256(scope.name.encode()).digest()[:8]) % self.SLOTS
 
 
 class Cache:
-    """One client a process, shared by all greenlets, behind a circuit breaker. Without servers everything is a miss."""
+    """Lookups and fences on one memcached."""
 
-    def __init__(self) -> None:
-        self._client: Any = None
-        self._closed_until = 0.0
+    def __init__(self, servers: Memcached) -> None:
+        self.memcached = servers
+        self.bypasses = Bypasses()
 
-    def open(self, settings: Settings) -> None:
-        servers = settings.memcached_servers
-        options = {
-            "connect_timeout": TIMEOUT_S,
-            "timeout": TIMEOUT_S,
-            "no_delay": True,
-            "max_pool_size": MAX_CLIENTS,
-        }
-        if len(servers) > 1:
-            self._client = HashClient(servers, use_pooling=True, retry_attempts=0, dead_timeout=5, **options)
+    def look_up(self, batch: Batch, scope: Scope, name: str) -> "Lookup":
+        """Asks for a value in a batch that is yet to run."""
+        return Lookup(self, batch, scope, name)
+
+    def fence(self, scope: Scope) -> "Fence":
+        """Call before the write's transaction begins."""
+        return Fence(self, scope)
+
+    def remember(self, scope: Scope, name: str, value: bytes) -> None:
+        """Stores what was just written, where no fence forbids it."""
+        generation = self.generation(scope)
+        if generation and not self.bypasses.covers(scope):
+            batch = self.memcached.batch()
+            self.put(batch, scope, name, generation, value)
+            batch.run()
+
+    def generation(self, scope: Scope) -> bytes | None:
+        """The scope's generation, a new one if there was none; None under a fence and without memcached."""
+        batch = self.memcached.batch()
+        batch.set(scope.home, scope.generation_key, _new_generation(), GENERATION_TTL_S, b"ME")
+        reply = batch.get(scope.home, scope.generation_key)
+        batch.run()
+        return _unless_fence(reply.value) if reply.value else None
+
+    def put(self, batch: Batch, scope: Scope, name: str, generation: bytes, value: bytes) -> None:
+        if len(value) > MAX_VALUE_BYTES or b"\r\n" in value:
+            return
+        soft_s = scope.kind.soft_s * random.uniform(1 - JITTER, 1)  # noqa: S311  (jitter is no secret)
+        ends = tuple(round((time.time() + lives_s) * 1000) for lives_s in (soft_s, scope.kind.hard_s))
+        batch.set(scope.home, _value_key(scope, name), _HEADER % (generation, *ends) + value, scope.kind.hard_s)
+
+
+class Lookup:
+    """What memcached says of one name in a scope, and the way to the value when it says nothing.
+
+    `verdict`, after `value()`: hit; stale (old, and being renewed by another); miss; fenced (a write is under way);
+    bypass (memcached missed a write); down.
+    """
+
+    __slots__ = ("_cache", "_entry", "_generation", "_name", "_scope", "verdict")
+
+    def __init__(self, cache: "Cache", batch: Batch, scope: Scope, name: str) -> None:
+        self._cache, self._scope, self._name = cache, scope, name
+        self._generation = batch.get(scope.home, scope.generation_key)
+        self._entry = batch.get(scope.home, _value_key(scope, name))
+        self.verdict = "hit"
+
+    def value(self, load: Callable[[], bytes]) -> bytes:
+        """The value that is remembered, else what `load` gives. What it raises is remembered by nobody."""
+        generation = self._usable_generation()
+        if generation is None:
+            return load()
+        found, fresh = _read(self._entry, generation)
+        if found is not None and fresh:
+            return found
+        lock = self._lock()
+        if lock is None:
+            if found is not None:
+                self.verdict = "stale"
+                return found
+            found = self._wait(generation)
+            if found is not None:
+                return found
+        self.verdict = "miss"
+        return self._load(load, generation, lock)
+
+    def _usable_generation(self) -> bytes | None:
+        generation = self._generation.value
+        if self._cache.bypasses.covers(self._scope):
+            self.verdict, generation = "bypass", None
+        elif not self._generation.up:
+            self.verdict = "down"
         else:
-            self._client = PooledClient(servers[0], **options) if servers else None
+            generation = self._cache.generation(self._scope) if generation is None else _unless_fence(generation)
+            if generation is None:
+                self.verdict = "fenced"
+        return generation
 
-    def get(self, key: str) -> bytes | None:
-        return self._try(lambda client: client.get(_hashed(key)), None)
+    def _lock(self) -> int | None:
+        """The token of the lock, if it is ours to load the value."""
+        batch = self._cache.memcached.batch()
+        reply = batch.set(self._scope.home, self._lock_key, b"", LOCK_TTL_S, b"ME c")
+        batch.run()
+        return reply.number(b"c") if reply.stored else None
 
-    def set(self, key: str, value: bytes, ttl_s: int) -> None:
-        self._try(lambda client: client.set(_hashed(key), value, expire=ttl_s, noreply=False), None)
+    def _wait(self, generation: bytes) -> bytes | None:
+        """The value that the lock's holder stores; None when it did not, or takes too long, or memcached is down."""
+        deadline, pause_s = time.monotonic() + WAIT_S, FIRST_POLL_S
+        while time.monotonic() < deadline:
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LAST_POLL_S)
+            batch = self._cache.memcached.batch()
+            lock = batch.get(self._scope.home, self._lock_key)
+            entry = batch.get(self._scope.home, _value_key(self._scope, self._name))
+            batch.run()
+            found, _ = _read(entry, generation)
+            if found is not None or lock.value is None:
+                return found
+        return None
 
-    def delete(self, key: str) -> None:
-        self._try(lambda client: client.delete(_hashed(key), noreply=False), None)
-
-    def ping(self) -> bool:
-        return self._try(lambda client: client.set(_hashed("ping"), b"1", expire=10, noreply=False), False)
-
-    def count(self, key: str, window_s: int) -> tuple[int, int]:
-        """Adds 1 to a counter that lives `window_s` seconds from its first hit.
-
-        Returns the count and the seconds left; exact under parallel requests. Raises Unavailable.
-        """
-        hashed = _hashed(key)
-
-        def hit(client: Any) -> tuple[int, int]:
-            count = client.incr(hashed, 1)
-            if count is None:
-                if client.add(hashed, b"1", expire=window_s, noreply=False):
-                    client.set(hashed + "/ends", str(time.time() + window_s).encode(), expire=window_s, noreply=False)
-                    return 1, window_s
-                count = client.incr(hashed, 1) or 1
-            ends = float(client.get(hashed + "/ends") or time.time() + window_s)
-            return int(count), max(1, min(window_s, round(ends - time.time() + 0.5)))
-
-        return self.ask(hit)
-
-    def ask(self, call: Callable[[Any], T]) -> T:
-        """Calls with the client; raises Unavailable at once while the breaker is open."""
-        if self._client is None or time.monotonic() < self._closed_until:
-            raise Unavailable
+    def _load(self, load: Callable[[], bytes], generation: bytes, lock: int | None) -> bytes:
+        batch = self._cache.memcached.batch()
         try:
-            return call(self._client)
-        except DOWN as e:
-            self._closed_until = time.monotonic() + BREAKER_S
-            raise Unavailable from e
+            value = load()
+            self._cache.put(batch, self._scope, self._name, generation, value)
+            return value
+        finally:
+            if lock is not None:
+                batch.delete(self._scope.home, self._lock_key, lock)
+            batch.run()
 
-    def _try(self, call: Callable[[Any], T], otherwise: T) -> T:
-        try:
-            return self.ask(call)
-        except Unavailable:
-            return otherwise
-
-
-cache = Cache()
+    @property
+    def _lock_key(self) -> str:
+        return f"lock:{_value_key(self._scope, self._name)}"
 
 
-def _hashed(key: str) -> str:
-    """Keys of one length, whatever a client put into them, that another version of us never reads."""
-    return hashlib.sha256(f"{KEY_VERSION}:{key}".encode()).hexdigest()
+class Fence:
+    """Stands while a write to the scope is under way."""
+
+    def __init__(self, cache: "Cache", scope: Scope) -> None:
+        self._cache, self._scope = cache, scope
+        self._cas = self._set()
+
+    def lift(self) -> None:
+        """Call after COMMIT, or when it is certain that there was none. A later writer's fence stays."""
+        if self._cas is None:
+            return
+        batch = self._cache.memcached.batch()
+        key, home = self._scope.generation_key, self._scope.home
+        lifted = batch.set(home, key, _new_generation(), GENERATION_TTL_S, b"C%d" % self._cas)
+        there = batch.get(home, key)
+        batch.run()
+        if not lifted.up:
+            self._cache.bypasses.add(self._scope)
+        elif not lifted.stored and there.value != _FENCE:
+            # Flushed or evicted meanwhile: a reader may have begun a generation with what it read before COMMIT.
+            self._set()
+
+    def _set(self) -> int | None:
+        """The fence's CAS value; None, and a bypass, when memcached did not take it."""
+        batch = self._cache.memcached.batch()
+        reply = batch.set(self._scope.home, self._scope.generation_key, _FENCE, FENCE_S, b"c")
+        batch.run()
+        if not reply.stored:
+            self._cache.bypasses.add(self._scope)
+            return None
+        return reply.number(b"c")
+
+
+def fenced(kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """For services that write to what is cached of the user whose id is their first argument."""
+
+    def decorate(service: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(service)
+        def call(user_id: Any, *args: Any, **kwargs: Any) -> Any:
+            fence = cache.fence(kind.scope(str(user_id)))
+            try:
+                result = service(user_id, *args, **kwargs)
+            except PeeweeException:  # perhaps it was committed, perhaps it still will be: the fence ends by itself
+                raise
+            except Exception:
+                fence.lift()
+                raise
+            fence.lift()
+            return result
+
+        return call
+
+    return decorate
+
+
+cache = Cache(memcached)
+
+
+def _value_key(scope: Scope, name: str) -> str:
+    return f"value:{len(scope.name)}:{scope.name}:{name}"
+
+
+def _new_generation() -> bytes:
+    return secrets.token_hex(8).encode()
+
+
+def _unless_fence(generation: bytes) -> bytes | None:
+    return None if generation == _FENCE else generation
+
+
+def _read(entry: Reply, generation: bytes) -> tuple[bytes | None, bool]:
+    """The value, if it is of this generation and still alive, and whether it is fresh."""
+    raw = entry.value
+    if raw is None or not raw.startswith(generation):
+        return None, False
+    now_ms = time.time() * 1000
+    # memcached stopped and continued may carry out late what it was told long ago: its clock is not enough.
+    if now_ms >= int(raw[_HARD_END]):
+        return None, False
+    return raw[_HEADER_BYTES:], now_ms < int(raw[_SOFT_END])

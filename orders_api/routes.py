@@ -6,14 +6,16 @@ from orders_api import migrator
 from orders_api.accounts.passwords import Passwords
 from orders_api.accounts.resources import Login, Logout, Me, Refresh, Register
 from orders_api.accounts.tokens import AccessTokens
-from orders_api.cache import Cache
+from orders_api.memcached import Memcached
 from orders_api.orders.resources import IdempotencyKeyByName, OrderById, OrderEvents, Orders
 from orders_api.web.health import Health, Readiness
 from orders_api.web.pagination import Cursors
 from orders_api.web.problems import ProblemByCode, Problems
 
 
-def add_routes(app: falcon.App, *, passwords: Passwords, tokens: AccessTokens, cursors: Cursors, cache: Cache) -> None:
+def add_routes(
+    app: falcon.App, *, passwords: Passwords, tokens: AccessTokens, cursors: Cursors, memcached: Memcached
+) -> None:
     app.add_route("/auth/register", Register(passwords))
     app.add_route("/auth/login", Login(passwords, tokens))
     app.add_route("/auth/refresh", Refresh(tokens))
@@ -28,4 +30,4 @@ def add_routes(app: falcon.App, *, passwords: Passwords, tokens: AccessTokens, c
     app.add_route("/problems", Problems())
     app.add_route("/problems/{code}", ProblemByCode())
     app.add_route("/healthz", Health())
-    app.add_route("/readyz", Readiness(cache, migrator.all_ids))
+    app.add_route("/readyz", Readiness(memcached, migrator.all_ids))

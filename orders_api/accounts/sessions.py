@@ -12,13 +12,15 @@ from orders_api.accounts.tokens import (
     new_refresh_token,
     parse_refresh_token,
 )
-from orders_api.cache import cache
+from orders_api.cache import Kind, Lookup, Scope, cache
 from orders_api.db import db, transactional
 from orders_api.errors import Problem
+from orders_api.memcached import Batch
 from orders_api.values import new_id, now
 
-# How long a closed session's access tokens may go on working where the cache was not told; the contract says 30 s.
-LIVENESS_TTL_S = 15
+# How long a closed session's access tokens may go on working where memcached was not told; the contract says 30 s.
+SESSIONS = Kind("session", soft_s=10, hard_s=15)
+OPEN = "open"
 REFRESH_GRACE_S = 10  # a client whose answer was lost, or whose tabs refresh at once, tries again within this
 EXPIRY_BATCH = 1000
 
@@ -44,7 +46,7 @@ def open_session(user_id: uuid.UUID) -> OpenSession:
         """,
         {"user": user_id, "session": session_id, "hash": token_hash, "lifetime": REFRESH_LIFETIME_S},
     )
-    _remember_alive(user_id, session_id)
+    _remember_open(user_id, session_id)
     return OpenSession(user_id, session_id, text)
 
 
@@ -61,10 +63,8 @@ def refresh(refresh_token: str) -> OpenSession:
     text, new_hash = new_refresh_token(user_id)
     session_id, alive = _rotate(user_id, spent_hash, new_hash)
     if not alive:
-        if session_id is not None:
-            _forget_alive(user_id, session_id)
         raise Problem("refresh_token_invalid")
-    _remember_alive(user_id, session_id)
+    _remember_open(user_id, session_id)
     return OpenSession(user_id, session_id, text)
 
 
@@ -110,45 +110,52 @@ def _rotate(user_id: uuid.UUID, spent_hash: bytes, new_hash: bytes) -> tuple[Any
 def log_out(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
     """Ends the session: its tokens stop working here at once, everywhere within 15 s."""
     _revoke(user_id, session_id)
-    _forget_alive(user_id, session_id)
 
 
 def _revoke(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
+    cache.fence(_scope(user_id, session_id))  # never lifted: there is nothing left to remember
     Session.update(revoked_at=now()).where(
         Session.user == user_id, Session.id == session_id, Session.revoked_at.is_null()
     ).execute()
 
 
-def identify(tokens: AccessTokens, text: str) -> tuple[uuid.UUID, uuid.UUID]:
-    """The user and the open session of an access token. Raises Problem `token_invalid` or `token_expired`."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose a verified access token is."""
+
+    user_id: uuid.UUID
+    session_id: uuid.UUID
+    lookup: Lookup
+
+    def check_open(self) -> None:
+        """Raises Problem `token_invalid` when the session has ended."""
+        self.lookup.value(self._load_open)
+
+    def _load_open(self) -> bytes:
+        open_ = (
+            Session.select(Session.id)
+            .where(Session.user == self.user_id, Session.id == self.session_id, Session.revoked_at.is_null())
+            .exists()
+        )
+        db.release()
+        if not open_:
+            raise Problem("token_invalid")
+        return b""
+
+
+def identify(tokens: AccessTokens, text: str, batch: Batch) -> Identity:
+    """Whose the token is; asks about its session in the batch. Raises Problem `token_invalid` or `token_expired`."""
     claims = tokens.verify(text)
-    if cache.get(_liveness_key(claims.user_id, claims.session_id)) is None:
-        _check_open(claims.user_id, claims.session_id)
-    return claims.user_id, claims.session_id
+    lookup = cache.look_up(batch, _scope(claims.user_id, claims.session_id), OPEN)
+    return Identity(claims.user_id, claims.session_id, lookup)
 
 
-def _check_open(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
-    open_ = (
-        Session.select(Session.id)
-        .where(Session.user == user_id, Session.id == session_id, Session.revoked_at.is_null())
-        .exists()
-    )
-    db.release()
-    if not open_:
-        raise Problem("token_invalid")
-    _remember_alive(user_id, session_id)
+def _scope(user_id: uuid.UUID, session_id: uuid.UUID) -> Scope:
+    return SESSIONS.scope(str(user_id), str(session_id))
 
 
-def _liveness_key(user_id: uuid.UUID, session_id: uuid.UUID) -> str:
-    return f"session:{user_id}:{session_id}"
-
-
-def _remember_alive(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
-    cache.set(_liveness_key(user_id, session_id), b"1", LIVENESS_TTL_S)
-
-
-def _forget_alive(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
-    cache.delete(_liveness_key(user_id, session_id))
+def _remember_open(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
+    cache.remember(_scope(user_id, session_id), OPEN, b"")
 
 
 def expire_sessions() -> int:

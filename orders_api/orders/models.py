@@ -3,11 +3,14 @@
 from peewee import BigIntegerField, CompositeKey, IntegerField, SmallIntegerField, TextField, UUIDField
 from playhouse.postgres_ext import BinaryJSONField, DateTimeTZField
 
+from orders_api.cache import Kind
 from orders_api.db import BaseModel
 
 # A change of the document's shape changes every strong ETag.
 REPRESENTATION = 1
 MAX_METADATA = 20  # entries, also of what a merge leaves
+# How long a user's orders, one by one and in pages, may be remembered; each write of that user ends it at once.
+ORDERS = Kind("orders", soft_s=30, hard_s=60)
 
 
 class Order(BaseModel):

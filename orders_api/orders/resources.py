@@ -6,7 +6,7 @@ import falcon
 import orjson
 
 from orders_api.orders import queries, services
-from orders_api.orders.models import Order, OrderItem, version_of
+from orders_api.orders.models import ORDERS, Order, OrderItem, version_of
 from orders_api.orders.schemas import (
     EventDocument,
     NewOrder,
@@ -18,6 +18,7 @@ from orders_api.orders.schemas import (
 )
 from orders_api.values import format_time, parse_id
 from orders_api.web import bodies, conditional
+from orders_api.web.caching import Representation, cached
 from orders_api.web.idempotency import Answer, Claim, idempotent, look_up
 from orders_api.web.pagination import Cursors
 from orders_api.web.resources import PRIVATE, Resource
@@ -34,7 +35,8 @@ class Orders(Resource):
     def __init__(self, cursors: Cursors) -> None:
         self.cursors = cursors
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    @cached(ORDERS)
+    def on_get(self, req: falcon.Request) -> Representation:
         query, user_id = dict(req.context.query), req.context.user_id
         limit, include = query.pop("limit"), query.pop("include", None)
         walk = self.cursors.walk(f"orders:{user_id}", query.pop("cursor", None), query)
@@ -42,7 +44,7 @@ class Orders(Resource):
         page = walk.page(orders, limit, lambda order: (order.created_at, order.id))
         items = queries.items_of(user_id, [order.id for order in page.rows]) if include else None
         documents = [OrderDocument.of(order, None if items is None else items[order.id]) for order in page.rows]
-        page.answer(req, resp, documents)
+        return page.represent(req, documents)
 
     @idempotent
     def on_post(self, req: falcon.Request, resp: falcon.Response, claim: Claim) -> None:
@@ -58,13 +60,12 @@ class OrderById(Resource):
     query = OrderQuery()
     accept_patch = ", ".join(bodies.PATCH_TYPES)
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response, order_id: str) -> None:
+    @cached(ORDERS)
+    def on_get(self, req: falcon.Request, order_id: str) -> Representation:
         user_id, include = req.context.user_id, "include" in req.context.query
         order = queries.find_order(user_id, parse_id(order_id))
-        if conditional.not_modified(req, resp, order.etag(items=include)):
-            return
         items = queries.items_of(user_id, [order.id])[order.id] if include else None
-        resp.media = OrderDocument.of(order, items)
+        return Representation(orjson.dumps(OrderDocument.of(order, items)), order.etag(items=include))
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, order_id: str) -> None:
         changes = order_changes.parse(bodies.json_of(req, bodies.PATCH_TYPES))
@@ -91,7 +92,7 @@ class OrderEvents(Resource):
         walk = self.cursors.walk(f"events:{user_id}:{order.id}", req.context.query.get("cursor"), {})
         events = queries.events_of(user_id, order.id, limit=limit + 1, after=walk.number())
         page = walk.page(events, limit, lambda event: (event.sequence,))
-        page.answer(req, resp, [EventDocument.of(event) for event in page.rows])
+        page.represent(req, [EventDocument.of(event) for event in page.rows]).answer(req, resp)
 
 
 class IdempotencyKeyByName(Resource):

@@ -6,9 +6,10 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from orders_api.cache import fenced
 from orders_api.db import db, transactional
 from orders_api.errors import FieldError, Problem, invalid
-from orders_api.orders.models import MAX_METADATA, Order, OrderItem
+from orders_api.orders.models import MAX_METADATA, ORDERS, Order, OrderItem
 from orders_api.orders.queries import find_order, items_of
 from orders_api.orders.states import EDITABLE, check_owner_step
 from orders_api.values import new_id, now
@@ -26,6 +27,7 @@ Items = list[dict[str, Any]]
 Claim = Callable[[Order, list[OrderItem]], None]
 
 
+@fenced(ORDERS)
 @transactional
 def place_order(user_id: UUID, draft: dict[str, Any], trace_id: str, claim: Claim | None = None) -> Order:
     """Stores a validated draft with its items and its event.
@@ -54,6 +56,7 @@ def place_order(user_id: UUID, draft: dict[str, Any], trace_id: str, claim: Clai
     return order
 
 
+@fenced(ORDERS)
 @transactional
 def change_order(
     user_id: UUID, order_id: UUID | None, changes: dict[str, Any], trace_id: str, versions: set[int] | None = None

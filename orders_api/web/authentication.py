@@ -1,14 +1,30 @@
 """Bearer tokens (RFC 6750): who is asking. What a token means is told by the accounts, given in from outside."""
 
 from collections.abc import Callable
+from typing import Protocol
 from uuid import UUID
 
 import falcon
 
 from orders_api.errors import Problem
+from orders_api.memcached import Batch
 from orders_api.web.resources import Resource
 
-Identify = Callable[[str], tuple[UUID, UUID]]
+
+class Bearer(Protocol):
+    """Whose token it is, as its signature says."""
+
+    @property
+    def user_id(self) -> UUID: ...
+
+    @property
+    def session_id(self) -> UUID: ...
+
+    def check_open(self) -> None:
+        """Raises a Problem when the session has ended."""
+
+
+Identify = Callable[[str, Batch], Bearer]
 
 
 class Authentication:
@@ -17,13 +33,26 @@ class Authentication:
     def __init__(self, identify: Identify) -> None:
         self.identify = identify
 
-    def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
+    def look_ahead(self, req: falcon.Request, resource: Resource, batch: Batch) -> None:
+        """What is wrong with the token is said after the limits of its sender have had their say."""
+        req.context.bearer = req.context.refusal = None
         # A CORS preflight carries no credentials.
         if resource.authenticated and req.method != "OPTIONS":
-            req.context.user_id, req.context.session_id = self.identify(_bearer(req.get_header("Authorization")))
+            try:
+                req.context.bearer = self.identify(_token(req.get_header("Authorization")), batch)
+            except Problem as refusal:
+                req.context.refusal = refusal
+
+    def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
+        if req.context.refusal:
+            raise req.context.refusal
+        bearer = req.context.bearer
+        if bearer:
+            bearer.check_open()
+            req.context.user_id, req.context.session_id = bearer.user_id, bearer.session_id
 
 
-def _bearer(header: str | None) -> str:
+def _token(header: str | None) -> str:
     scheme, _, token = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Problem("token_missing")

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import falcon
 
-from orders_api.cache import Cache
 from orders_api.db import db
 from orders_api.errors import Problem
+from orders_api.memcached import Memcached
 from orders_api.web.resources import Resource
 
 
@@ -27,8 +27,8 @@ class Readiness(Resource):
     authenticated = False
     limits = ()
 
-    def __init__(self, cache: Cache, migrations: Callable[[], list[str]]) -> None:
-        self.cache = cache
+    def __init__(self, memcached: Memcached, migrations: Callable[[], list[str]]) -> None:
+        self.memcached = memcached
         self.migrations = migrations
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -45,7 +45,7 @@ class Readiness(Resource):
         if missing:
             detail = f"{len(missing)} migrations are not applied: run `orders-api migrate`."
             raise Problem("database_unavailable", detail, after_s=1)
-        cached = self.cache.ping()
+        cached = self.memcached.ping()
         resp.set_header("Cache-Control", "no-store")
         resp.media = {
             "status": "ok" if cached else "degraded",

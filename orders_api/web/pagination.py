@@ -16,7 +16,7 @@ import orjson
 
 from orders_api.errors import FieldError, Problem
 from orders_api.settings import Ring
-from orders_api.web.resources import PRIVATE
+from orders_api.web.caching import Representation
 
 Row = TypeVar("Row")
 
@@ -102,12 +102,12 @@ class Page(Generic[Row]):
     rows: list[Row]
     next_cursor: str | None
 
-    def answer(self, req: falcon.Request, resp: falcon.Response, documents: list[dict[str, Any]]) -> None:
-        resp.set_headers(PRIVATE)
-        if self.next_cursor:
-            query = urlencode({**req.params, "cursor": self.next_cursor})
-            resp.set_header("Link", f'<{req.path}?{query}>; rel="next"')
-        resp.media = {"data": documents, "has_more": self.next_cursor is not None, "next_cursor": self.next_cursor}
+    def represent(self, req: falcon.Request, documents: list[dict[str, Any]]) -> Representation:
+        body = {"data": documents, "has_more": self.next_cursor is not None, "next_cursor": self.next_cursor}
+        if self.next_cursor is None:
+            return Representation(orjson.dumps(body))
+        query = urlencode({**req.params, "cursor": self.next_cursor})
+        return Representation(orjson.dumps(body), link=f'<{req.path}?{query}>; rel="next"')
 
 
 def _plain(value: Any) -> Any:

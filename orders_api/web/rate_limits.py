@@ -8,8 +8,8 @@ import falcon
 from limits import RateLimitItem
 from limits.storage import MemoryStorage
 
-from orders_api.cache import Cache, Unavailable
 from orders_api.errors import Problem
+from orders_api.memcached import Batch, Reply
 from orders_api.settings import Settings
 from orders_api.web.resources import Resource
 
@@ -42,31 +42,45 @@ class Verdict:
 class Limiter:
     """Counts a hit in a window that starts with its first one. Without memcached each process counts for itself."""
 
-    def __init__(self, settings: Settings, cache: Cache) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.items = {
             "ip": settings.rate_limit_ip,
             "user": settings.rate_limit_user,
             "auth": settings.rate_limit_auth,
         }
-        self.cache = cache
         self.own = MemoryStorage()
 
-    def hit(self, policy: str, whom: str) -> Verdict:
-        """Raises rate_limited over the limit."""
+    def hit(self, batch: Batch, policy: str, whom: str) -> "Hit":
+        """Counts in a batch that is yet to run."""
         item = self.items[policy]
         key = item.key_for(policy, whom)
-        window_s = item.get_expiry()
-        try:
-            count, reset_s = self.cache.count(key, window_s)
-        except Unavailable:
-            count = self.own.incr(key, window_s)
-            reset_s = max(1, round(self.own.get_expiry(key) - time.time() + 0.5))
-        verdict = Verdict(policy, item, count, reset_s)
-        if count > item.amount:
+        return Hit(self, policy, item, key, batch.count(whom, key, item.get_expiry()))
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One request counted against one limit."""
+
+    limiter: Limiter
+    policy: str
+    item: RateLimitItem
+    key: str
+    reply: Reply
+
+    def verdict(self) -> Verdict:
+        """Raises rate_limited over the limit."""
+        window_s = self.item.get_expiry()
+        if self.reply.value is not None:
+            count, left_s = int(self.reply.value), self.reply.number(b"t")
+        else:
+            count = self.limiter.own.incr(self.key, window_s)
+            left_s = round(self.limiter.own.get_expiry(self.key) - time.time() + 0.5)
+        verdict = Verdict(self.policy, self.item, count, max(1, left_s))
+        if count > self.item.amount:
             raise Problem(
                 "rate_limited",
-                f"Over {item.amount} requests in {window_s} seconds; try again in {reset_s} s.",
-                after_s=reset_s,
+                f"Over {self.item.amount} requests in {window_s} seconds; try again in {verdict.reset_s} s.",
+                after_s=verdict.reset_s,
                 headers=verdict.headers(),
             )
         return verdict
@@ -80,16 +94,22 @@ class Limits:
         self.by_user = stage == "user"
         self.hops = trusted_proxy_hops
 
-    def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
-        if self.by_user and not hasattr(req.context, "user_id"):
+    def look_ahead(self, req: falcon.Request, resource: Resource, batch: Batch) -> None:
+        if self.by_user:
+            bearer = req.context.bearer
+            hits = (
+                [self.limiter.hit(batch, "user", str(bearer.user_id))] if bearer and "user" in resource.limits else []
+            )
+            req.context.user_hits = hits
             return
-        if not self.by_user:
-            req.context.client_ip = client_ip(req.remote_addr, req.get_header("X-Forwarded-For"), self.hops)
-            req.context.verdicts = []
-        whom = str(req.context.user_id) if self.by_user else network_of(req.context.client_ip)
-        for policy in resource.limits:
-            if (policy == "user") is self.by_user:
-                req.context.verdicts.append(self.limiter.hit(policy, whom))
+        req.context.client_ip = client_ip(req.remote_addr, req.get_header("X-Forwarded-For"), self.hops)
+        network = network_of(req.context.client_ip)
+        req.context.verdicts = []
+        req.context.ip_hits = [self.limiter.hit(batch, name, network) for name in resource.limits if name != "user"]
+
+    def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
+        for hit in req.context.user_hits if self.by_user else req.context.ip_hits:
+            req.context.verdicts.append(hit.verdict())
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Resource | None, req_succeeded: bool

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import falcon
 
+from orders_api.cache import Kind
 from orders_api.errors import Problem
 from orders_api.web.validation import NoParameters, Schema
 
@@ -21,11 +22,13 @@ class Resource:
     query: ClassVar[Schema] = NO_PARAMETERS
     accept_patch: ClassVar[str | None] = None
     methods: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[Kind | None] = None  # of what `@cached` remembers of GET
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if hasattr(cls, "on_get"):
             cls.on_head = cls.on_get  # type: ignore[attr-defined]
+            cls.kind = getattr(cls.on_get, "kind", None)
         cls.methods = tuple(method for method in METHODS if hasattr(cls, f"on_{method.lower()}"))
 
     def on_options(self, req: falcon.Request, resp: falcon.Response, **params: str) -> None:
@@ -47,6 +50,7 @@ class Queries:
     """Middleware: parses the query string by the resource's schema into `req.context.query`."""
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
-        if req.method != "OPTIONS":
-            query = resource.query if req.method in ("GET", "HEAD") else NO_PARAMETERS
+        reads = req.method in ("GET", "HEAD")
+        if req.method != "OPTIONS" and not (reads and resource.kind):  # what is cached is parsed when it is loaded
+            query = resource.query if reads else NO_PARAMETERS
             req.context.query = query.parse_query(req.params)

@@ -45,10 +45,12 @@ class Tracing:
         self, req: falcon.Request, resp: falcon.Response, resource: Resource | None, req_succeeded: bool
     ) -> None:
         spent: Statements = req.context.statements
+        verdict = req.context.lookup.verdict if hasattr(req.context, "lookup") else None
         resp.set_header("X-Trace-Id", req.context.trace_id)
         resp.set_header("X-Content-Type-Options", "nosniff")
         if self.server_timing:
-            resp.set_header("Server-Timing", f'db;dur={spent.ms:.1f};desc="{spent.count} statements"')
+            cache = f', cache;desc="{verdict}"' if verdict else ""
+            resp.set_header("Server-Timing", f'db;dur={spent.ms:.1f};desc="{spent.count} statements"{cache}')
         log.info(
             "request",
             method=req.method,
@@ -58,6 +60,7 @@ class Tracing:
             duration_ms=round((time.perf_counter() - req.context.started) * 1000, 1),
             statements=spent.count,
             database_ms=round(spent.ms, 1),
+            cache=verdict,
             user_id=str(req.context.user_id) if hasattr(req.context, "user_id") else None,
             client_ip=getattr(req.context, "client_ip", None),
         )

@@ -1,0 +1,163 @@
+"""The way to memcached: pipelined meta commands on pooled connections, each server behind a circuit breaker.
+
+Everything a request asks of one server travels in one round trip (memcached's protocol.txt, "Meta Commands"): of a
+cached read's time the round trips were the larger part.
+"""
+
+import hashlib
+import time
+from functools import partial
+
+from pymemcache.client.base import PooledClient
+from pymemcache.exceptions import MemcacheError, MemcacheServerError
+
+from orders_api.settings import Settings
+
+TIMEOUT_S = 0.1
+# A dead server costs one timeout, not one a request: for this long after a failure nobody asks it.
+BREAKER_S = 1.0
+# pymemcache's pool never waits, it raises: as many clients as greenlets can be at it.
+MAX_CLIENTS = 1024
+KEY_VERSION = "v2"
+DOWN = (OSError, MemcacheError, RuntimeError)
+_END = b"MN\r\n"  # what memcached answers to `mn`, which ends each batch
+
+
+class Reply:
+    """What memcached answered to one command. Until the batch has run, and when it could not: `up` is False."""
+
+    __slots__ = ("code", "flags", "up", "value")
+
+    def __init__(self) -> None:
+        self.up = False
+        self.code = b""
+        self.flags: list[bytes] = []
+        self.value: bytes | None = None
+
+    @property
+    def stored(self) -> bool:
+        return self.code == b"HD"
+
+    def number(self, flag: bytes) -> int:
+        """The number that came back with a return flag: `t` seconds to live, `c` the CAS value."""
+        return next(int(text[1:]) for text in self.flags if text[:1] == flag)
+
+
+class Server:
+    """One server: its connections, and the breaker in front of them."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.name = f"{host}:{port}".encode()
+        self._closed_until = 0.0
+        self._client = PooledClient(
+            (host, port), connect_timeout=TIMEOUT_S, timeout=TIMEOUT_S, no_delay=True, max_pool_size=MAX_CLIENTS
+        )
+
+    def run(self, commands: list[bytes], replies: list[Reply]) -> None:
+        """Fills the replies; leaves them as they are when the server can't be asked, or refuses the whole batch."""
+        if time.monotonic() < self._closed_until:
+            return
+        try:
+            raw = self._client.raw_command(b"\r\n".join([*commands, b"mn"]), _END)
+        except MemcacheServerError:  # it is alive, and out of memory
+            return
+        except DOWN:
+            self._closed_until = time.monotonic() + BREAKER_S
+            return
+        _parse(raw, replies)
+
+
+def _parse(raw: bytes, replies: list[Reply]) -> None:
+    start = 0
+    for reply in replies:
+        end = raw.index(b"\r\n", start)
+        reply.code, *reply.flags = raw[start:end].split(b" ")
+        reply.up = True
+        start = end + 2
+        if reply.code == b"VA":
+            end = start + int(reply.flags[0])
+            reply.value = raw[start:end]
+            start = end + 2
+
+
+class Batch:
+    """Commands that travel together. Each returns a Reply at once; `run()` fills them all."""
+
+    __slots__ = ("_memcached", "_queues")
+
+    def __init__(self, memcached: "Memcached") -> None:
+        self._memcached = memcached
+        self._queues: dict[Server, tuple[list[bytes], list[Reply]]] = {}
+
+    def ask(self, home: str, command: bytes) -> Reply:
+        """A command for the server that is `home` to a user or an address: what belongs together is kept together."""
+        reply = Reply()
+        server = self._memcached.server_of(home)
+        if server is not None:
+            commands, replies = self._queues.setdefault(server, ([], []))
+            commands.append(command)
+            replies.append(reply)
+        return reply
+
+    def get(self, home: str, key: str) -> Reply:
+        return self.ask(home, b"mg %b v" % hashed(key))
+
+    def count(self, home: str, key: str, window_s: int) -> Reply:
+        """Adds 1 to a counter that lives `window_s` seconds from its first hit; `t` says how many are left."""
+        return self.ask(home, b"ma %b N%d J1 v t" % (hashed(key), window_s))
+
+    def set(self, home: str, key: str, value: bytes, ttl_s: int, flags: bytes = b"") -> Reply:
+        """`flags`: `ME` stores only where nothing is, `C<cas>` only over what has that CAS value; `c` returns it."""
+        if b"\r\n" in value:
+            raise ValueError("a line break could be taken for the end of the answer")
+        return self.ask(home, b"ms %b %d T%d %b\r\n%b" % (hashed(key), len(value), ttl_s, flags, value))
+
+    def delete(self, home: str, key: str, cas: int) -> Reply:
+        """Deletes what still has this CAS value."""
+        return self.ask(home, b"md %b C%d" % (hashed(key), cas))
+
+    def run(self) -> None:
+        for server, (commands, replies) in self._queues.items():
+            server.run(commands, replies)
+        self._queues = {}
+
+
+class Memcached:
+    """The servers of one deployment. A lost server's keys don't move to another: what it knew might come back."""
+
+    def __init__(self) -> None:
+        self._servers: list[Server] = []
+
+    def open(self, settings: Settings) -> None:
+        self._servers = [Server(host, port) for host, port in settings.memcached_servers]
+
+    def batch(self) -> Batch:
+        return Batch(self)
+
+    def server_of(self, home: str) -> Server | None:
+        """By rendezvous hashing (Thaler and Ravishankar, 1998): the same on every host, whatever the order."""
+        if len(self._servers) < 2:
+            return self._servers[0] if self._servers else None
+        return max(self._servers, key=partial(_weight, home.encode()))
+
+    def ping(self) -> bool:
+        """Whether every server takes a value."""
+        return bool(self._servers) and all(_takes_a_value(server) for server in self._servers)
+
+
+def _weight(home: bytes, server: Server) -> bytes:
+    return hashlib.sha256(server.name + b"|" + home).digest()
+
+
+def _takes_a_value(server: Server) -> bool:
+    reply = Reply()
+    server.run([b"ms %b 1 T10\r\n1" % hashed("ping")], [reply])
+    return reply.stored
+
+
+memcached = Memcached()
+
+
+def hashed(key: str) -> bytes:
+    """Keys of one length, whatever a client put into them, that another version of us never reads."""
+    return hashlib.sha256(f"{KEY_VERSION}:{key}".encode()).hexdigest().encode()
