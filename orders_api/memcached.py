@@ -8,8 +8,8 @@ import hashlib
 import time
 from functools import partial
 
-from pymemcache.client.base import PooledClient
-from pymemcache.exceptions import MemcacheError, MemcacheServerError
+from pymemcache.client.base import Client, PooledClient
+from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
 from orders_api.settings import Settings
 
@@ -18,6 +18,7 @@ TIMEOUT_S = 0.1
 BREAKER_S = 1.0
 # pymemcache's pool never waits, it raises: as many clients as greenlets can be at it.
 MAX_CLIENTS = 1024
+RECEIVED_BYTES = 1 << 16
 KEY_VERSION = "v2"
 DOWN = (OSError, MemcacheError, RuntimeError)
 _END = b"MN\r\n"  # what memcached answers to `mn`, which ends each batch
@@ -43,40 +44,63 @@ class Reply:
         return next(int(text[1:]) for text in self.flags if text[:1] == flag)
 
 
+class _Connection(Client):
+    """pymemcache's connection. Its own `raw_command` loses all but the last piece of a long answer (4.0.0)."""
+
+    def exchange(self, commands: bytes) -> bytes:
+        try:
+            if self.sock is None:
+                self._connect()
+            self.sock.sendall(commands)
+            answer = self.sock.recv(RECEIVED_BYTES)
+            while not answer.endswith(_END):
+                piece = self.sock.recv(RECEIVED_BYTES)
+                if not piece:
+                    raise MemcacheUnexpectedCloseError
+                answer += piece
+            return answer
+        except BaseException:  # a killed greenlet too: its answer is still to come
+            self.close()
+            raise
+
+
+class _Connections(PooledClient):
+    client_class = _Connection
+
+
 class Server:
     """One server: its connections, and the breaker in front of them."""
 
     def __init__(self, host: str, port: int) -> None:
         self.name = f"{host}:{port}".encode()
         self._closed_until = 0.0
-        self._client = PooledClient(
+        self._connections = _Connections(
             (host, port), connect_timeout=TIMEOUT_S, timeout=TIMEOUT_S, no_delay=True, max_pool_size=MAX_CLIENTS
-        )
+        ).client_pool
 
     def run(self, commands: list[bytes], replies: list[Reply]) -> None:
-        """Fills the replies; leaves them as they are when the server can't be asked, or refuses the whole batch."""
+        """Fills the replies; leaves them as they are when the server can't be asked."""
         if time.monotonic() < self._closed_until:
             return
         try:
-            raw = self._client.raw_command(b"\r\n".join([*commands, b"mn"]), _END)
-        except MemcacheServerError:  # it is alive, and out of memory
-            return
+            with self._connections.get_and_release(destroy_on_fail=True) as connection:
+                answer = connection.exchange(b"\r\n".join([*commands, b"mn\r\n"]))
         except DOWN:
             self._closed_until = time.monotonic() + BREAKER_S
             return
-        _parse(raw, replies)
+        _parse(answer, replies)
 
 
-def _parse(raw: bytes, replies: list[Reply]) -> None:
+def _parse(answer: bytes, replies: list[Reply]) -> None:
     start = 0
     for reply in replies:
-        end = raw.index(b"\r\n", start)
-        reply.code, *reply.flags = raw[start:end].split(b" ")
+        end = answer.index(b"\r\n", start)
+        reply.code, *reply.flags = answer[start:end].split(b" ")
         reply.up = True
         start = end + 2
         if reply.code == b"VA":
             end = start + int(reply.flags[0])
-            reply.value = raw[start:end]
+            reply.value = answer[start:end]
             start = end + 2
 
 
