@@ -185,14 +185,25 @@ def conninfo_with_defaults(url: str) -> str:
 
 
 def transactional(service: Callable[..., Any]) -> Callable[..., Any]:
-    """One call = one transaction; tried again, with jitter, when PostgreSQL asks for that (40001, 40P01)."""
+    """One call = one transaction; tried again as `retried` says."""
+
+    @retried
+    @functools.wraps(service)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with db.atomic():
+            return service(*args, **kwargs)
+
+    return call
+
+
+def retried(service: Callable[..., Any]) -> Callable[..., Any]:
+    """Tried again, with jitter, when PostgreSQL asks for that (40001, 40P01). The service is one transaction."""
 
     @functools.wraps(service)
     def call(*args: Any, **kwargs: Any) -> Any:
         for attempt in range(1, SERIALIZATION_TRIES + 1):
             try:
-                with db.atomic():
-                    return service(*args, **kwargs)
+                return service(*args, **kwargs)
             except DatabaseError as e:
                 if sqlstate(e) not in RETRIED or attempt == SERIALIZATION_TRIES or db.in_transaction():
                     raise

@@ -8,7 +8,9 @@ import hashlib
 import time
 from functools import partial
 
-from pymemcache.client.base import Client, PooledClient
+import gevent
+from gevent.event import Event
+from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
 from orders_api.settings import Settings
@@ -16,11 +18,9 @@ from orders_api.settings import Settings
 TIMEOUT_S = 0.1
 # A dead server costs one timeout, not one a request: for this long after a failure nobody asks it.
 BREAKER_S = 1.0
-# pymemcache's pool never waits, it raises: as many clients as greenlets can be at it.
-MAX_CLIENTS = 1024
 RECEIVED_BYTES = 1 << 16
 KEY_VERSION = "v2"
-DOWN = (OSError, MemcacheError, RuntimeError)
+DOWN = (OSError, MemcacheError, ValueError, IndexError)  # the last two: an answer that is none
 _END = b"MN\r\n"  # what memcached answers to `mn`, which ends each batch
 
 
@@ -47,11 +47,12 @@ class Reply:
 class _Connection(Client):
     """pymemcache's connection. Its own `raw_command` loses all but the last piece of a long answer (4.0.0)."""
 
-    def exchange(self, commands: bytes) -> bytes:
+    def exchange(self, commands: list[bytes]) -> bytes:
+        """Sends the commands and reads until all are answered. Raises one of DOWN, and is closed then."""
         try:
             if self.sock is None:
                 self._connect()
-            self.sock.sendall(commands)
+            self.sock.sendall(b"\r\n".join([*commands, b"mn\r\n"]))
             answer = self.sock.recv(RECEIVED_BYTES)
             while not answer.endswith(_END):
                 piece = self.sock.recv(RECEIVED_BYTES)
@@ -59,36 +60,64 @@ class _Connection(Client):
                     raise MemcacheUnexpectedCloseError
                 answer += piece
             return answer
-        except BaseException:  # a killed greenlet too: its answer is still to come
+        except BaseException:  # what is not read now would be taken for the next answer
             self.close()
             raise
 
 
-class _Connections(PooledClient):
-    client_class = _Connection
-
-
 class Server:
-    """One server: its connections, and the breaker in front of them."""
+    """One server: one connection a process, and a circuit breaker in front of it.
+
+    What all requests ask while an answer is on its way travels together when it has come: under load one system call
+    serves many.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self.name = f"{host}:{port}".encode()
+        self._connection = _Connection((host, port), connect_timeout=TIMEOUT_S, timeout=TIMEOUT_S, no_delay=True)
         self._closed_until = 0.0
-        self._connections = _Connections(
-            (host, port), connect_timeout=TIMEOUT_S, timeout=TIMEOUT_S, no_delay=True, max_pool_size=MAX_CLIENTS
-        ).client_pool
+        self._waiting: list[Questions] = []
+        self._sender: gevent.Greenlet | None = None
 
-    def run(self, commands: list[bytes], replies: list[Reply]) -> None:
+    def ask(self, questions: "Questions") -> None:
         """Fills the replies; leaves them as they are when the server can't be asked."""
         if time.monotonic() < self._closed_until:
             return
+        self._waiting.append(questions)
+        if self._sender is None:
+            self._sender = gevent.spawn(self._send)
+        questions.done.wait()
+
+    def _send(self) -> None:
         try:
-            with self._connections.get_and_release(destroy_on_fail=True) as connection:
-                answer = connection.exchange(b"\r\n".join([*commands, b"mn\r\n"]))
-        except DOWN:
-            self._closed_until = time.monotonic() + BREAKER_S
+            while self._waiting:
+                together, self._waiting = self._waiting, []
+                self._exchange(together)
+                for questions in together:
+                    questions.done.set()
+        finally:
+            self._sender = None
+
+    def _exchange(self, together: "list[Questions]") -> None:
+        if time.monotonic() < self._closed_until:
             return
-        _parse(answer, replies)
+        try:
+            answer = self._connection.exchange([command for questions in together for command in questions.commands])
+            _parse(answer, [reply for questions in together for reply in questions.replies])
+        except DOWN:
+            self._connection.close()
+            self._closed_until = time.monotonic() + BREAKER_S
+
+
+class Questions:
+    """What one batch asks of one server."""
+
+    __slots__ = ("commands", "done", "replies")
+
+    def __init__(self) -> None:
+        self.commands: list[bytes] = []
+        self.replies: list[Reply] = []
+        self.done = Event()
 
 
 def _parse(answer: bytes, replies: list[Reply]) -> None:
@@ -107,20 +136,22 @@ def _parse(answer: bytes, replies: list[Reply]) -> None:
 class Batch:
     """Commands that travel together. Each returns a Reply at once; `run()` fills them all."""
 
-    __slots__ = ("_memcached", "_queues")
+    __slots__ = ("_memcached", "_questions")
 
     def __init__(self, memcached: "Memcached") -> None:
         self._memcached = memcached
-        self._queues: dict[Server, tuple[list[bytes], list[Reply]]] = {}
+        self._questions: dict[Server, Questions] = {}
 
     def ask(self, home: str, command: bytes) -> Reply:
         """A command for the server that is `home` to a user or an address: what belongs together is kept together."""
         reply = Reply()
         server = self._memcached.server_of(home)
         if server is not None:
-            commands, replies = self._queues.setdefault(server, ([], []))
-            commands.append(command)
-            replies.append(reply)
+            questions = self._questions.get(server)
+            if questions is None:
+                questions = self._questions[server] = Questions()
+            questions.commands.append(command)
+            questions.replies.append(reply)
         return reply
 
     def get(self, home: str, key: str) -> Reply:
@@ -141,9 +172,9 @@ class Batch:
         return self.ask(home, b"md %b C%d" % (hashed(key), cas))
 
     def run(self) -> None:
-        for server, (commands, replies) in self._queues.items():
-            server.run(commands, replies)
-        self._queues = {}
+        for server, questions in self._questions.items():
+            server.ask(questions)
+        self._questions = {}
 
 
 class Memcached:
@@ -166,17 +197,16 @@ class Memcached:
 
     def ping(self) -> bool:
         """Whether every server takes a value."""
-        return bool(self._servers) and all(_takes_a_value(server) for server in self._servers)
+        questions = [Questions() for _ in self._servers]
+        for server, question in zip(self._servers, questions, strict=True):
+            question.commands.append(b"ms %b 1 T10\r\n1" % hashed("ping"))
+            question.replies.append(Reply())
+            server.ask(question)
+        return bool(questions) and all(question.replies[0].stored for question in questions)
 
 
 def _weight(home: bytes, server: Server) -> bytes:
     return hashlib.sha256(server.name + b"|" + home).digest()
-
-
-def _takes_a_value(server: Server) -> bool:
-    reply = Reply()
-    server.run([b"ms %b 1 T10\r\n1" % hashed("ping")], [reply])
-    return reply.stored
 
 
 memcached = Memcached()

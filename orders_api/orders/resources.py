@@ -30,6 +30,7 @@ order_changes = OrderChanges()
 class Orders(Resource):
     """`/orders`: the orders of the calling user."""
 
+    lists = True
     query = OrdersQuery()
 
     def __init__(self, cursors: Cursors) -> None:
@@ -49,9 +50,10 @@ class Orders(Resource):
     @idempotent
     def on_post(self, req: falcon.Request, resp: falcon.Response, claim: Claim) -> None:
         draft = new_order.parse(claim.document)
-        services.place_order(
-            claim.user_id, draft, claim.trace_id, lambda order, items: claim.take(order.id, created(order, items))
+        placed = services.place_order(
+            claim.user_id, draft, claim.trace_id, lambda order, items: claim.sql(order.id, created(order, items))
         )
+        claim.check_taken(placed is not None)
 
 
 class OrderById(Resource):
@@ -81,6 +83,7 @@ class OrderById(Resource):
 class OrderEvents(Resource):
     """`/orders/{order_id}/events`: the history of one order, oldest first."""
 
+    lists = True
     query = PageQuery()
 
     def __init__(self, cursors: Cursors) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from orders_api.cache import fenced
-from orders_api.db import db, transactional
+from orders_api.db import db, retried, transactional
 from orders_api.errors import FieldError, Problem, invalid
 from orders_api.orders.models import MAX_METADATA, ORDERS, Order, OrderItem
 from orders_api.orders.queries import find_order, items_of
@@ -23,17 +23,47 @@ _RECORD = """
     SELECT %s, last_sequence, %s, %s, %s, %s, %s FROM counter
 """
 
+# One statement, so one transaction, one round trip. The claim decides whether anything happens at all. The counter's
+# lock is held to the statement's end; without the counter no order is placed, and the claim's foreign key refuses it.
+_PLACE = """
+    WITH claim AS ({claim}),
+    counter AS (
+        UPDATE feeds SET last_sequence = last_sequence + 1 FROM claim WHERE user_id = %(user_id)s
+        RETURNING last_sequence
+    ),
+    placed AS (
+        INSERT INTO orders (user_id, id, status, currency, total_cents, metadata, version, created_at, updated_at)
+        SELECT %(user_id)s, %(id)s, %(status)s::order_status, %(currency)s, %(total_cents)s, %(metadata)s, %(version)s,
+            %(created_at)s, %(updated_at)s
+        FROM counter
+    ),
+    listed AS (
+        INSERT INTO order_items (user_id, order_id, position, sku, name, quantity, unit_price_cents)
+        SELECT %(user_id)s, %(id)s, item.number - 1, item.sku, item.name, item.quantity, item.unit_price_cents
+        FROM counter, unnest(%(skus)s::text[], %(names)s::text[], %(quantities)s::int[], %(unit_prices)s::bigint[])
+            WITH ORDINALITY AS item (sku, name, quantity, unit_price_cents, number)
+    ),
+    recorded AS (
+        INSERT INTO order_events (user_id, sequence, order_id, type, data, trace_id, created_at)
+        SELECT %(user_id)s, last_sequence, %(id)s, 'order.created', %(event)s, %(event_trace_id)s, %(created_at)s
+        FROM counter RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM claim), (SELECT count(*) FROM recorded)
+"""
+NO_CLAIM: tuple[str, dict[str, Any]] = ("SELECT 1", {})
+NO_COUNTER = "the user has no counter row: without its event the order must not change either"
+
 Items = list[dict[str, Any]]
-Claim = Callable[[Order, list[OrderItem]], None]
+Claim = Callable[[Order, list[OrderItem]], tuple[str, dict[str, Any]]]
 
 
 @fenced(ORDERS)
-@transactional
-def place_order(user_id: UUID, draft: dict[str, Any], trace_id: str, claim: Claim | None = None) -> Order:
-    """Stores a validated draft with its items and its event.
+@retried
+def place_order(user_id: UUID, draft: dict[str, Any], trace_id: str, claim: Claim | None = None) -> Order | None:
+    """Stores a validated draft with its items and its event, all or nothing.
 
-    `claim` is called first, inside the transaction, with the order as it will be: it takes the idempotency key and
-    stores the answer, or raises to give the whole transaction up.
+    `claim` is called with the order as it will be: it gives a statement, and its parameters, that takes the
+    idempotency key and stores the answer. When that gives no row nothing is stored, and None returned.
     """
     moment = now()
     order = Order(
@@ -48,12 +78,22 @@ def place_order(user_id: UUID, draft: dict[str, Any], trace_id: str, claim: Clai
         updated_at=moment,
     )
     items = _drafted(order, draft.get("items", []))
-    if claim is not None:
-        claim(order, items)
-    Order.insert(order.__data__).execute()
-    _insert(items)
-    _record(order, "order.created", [], trace_id)
-    return order
+    sql, parameters = claim(order, items) if claim else NO_CLAIM
+    parameters = {**parameters, **order.__data__, **_columns(items), "event_trace_id": trace_id}
+    parameters |= {"metadata": Jsonb(order.metadata), "event": Jsonb(_event_data(order, []))}
+    claimed, recorded = db.execute_sql(_PLACE.format(claim=sql), parameters).fetchone()
+    if claimed and not recorded:
+        raise RuntimeError(NO_COUNTER)
+    return order if claimed else None
+
+
+def _columns(items: list[OrderItem]) -> dict[str, list[Any]]:
+    return {
+        "skus": [item.sku for item in items],
+        "names": [item.name for item in items],
+        "quantities": [item.quantity for item in items],
+        "unit_prices": [item.unit_price_cents for item in items],
+    }
 
 
 @fenced(ORDERS)
@@ -154,14 +194,17 @@ def _insert(items: list[OrderItem]) -> None:
 
 def _record(order: Order, kind: str, changed: list[str], trace_id: str) -> None:
     """Writes an event with the user's next number: the last statement before COMMIT."""
-    data = {
+    user, data, moment = order.user_id, _event_data(order, changed), order.updated_at
+    written = db.execute_sql(_RECORD, (user, user, order.id, kind, Jsonb(data), trace_id, moment)).rowcount
+    if written != 1:
+        raise RuntimeError(NO_COUNTER)
+
+
+def _event_data(order: Order, changed: list[str]) -> dict[str, Any]:
+    return {
         "version": order.version,
         "status": order.status,
         "currency": order.currency,
         "total_cents": order.total_cents,
         "changed": changed,
     }
-    user, moment = order.user_id, order.updated_at
-    written = db.execute_sql(_RECORD, (user, user, order.id, kind, Jsonb(data), trace_id, moment)).rowcount
-    if written != 1:
-        raise RuntimeError("the user has no counter row: without its event the order must not change either")

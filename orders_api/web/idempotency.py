@@ -36,7 +36,9 @@ _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _CLAIM = """
     INSERT INTO idempotency_keys
         (user_id, route, key, fingerprint, order_id, status, location, etag, body, trace_id, created_at)
-    SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s WHERE pg_try_advisory_xact_lock(%s)
+    SELECT %(claim_user_id)s, %(claim_route)s, %(claim_key)s, %(claim_fingerprint)s, %(claim_order_id)s,
+        %(claim_status)s, %(claim_location)s, %(claim_etag)s, %(claim_body)s, %(claim_trace_id)s, %(claim_created_at)s
+    WHERE pg_try_advisory_xact_lock(%(claim_lock)s)
     ON CONFLICT DO NOTHING RETURNING 1
 """
 
@@ -78,7 +80,7 @@ class IdempotencyKey(BaseModel):
 
 
 class Answered(Exception):  # noqa: N818
-    """The key was used before; ends the transaction that tried to claim it."""
+    """The key was used before."""
 
     def __init__(self, stored: IdempotencyKey) -> None:
         super().__init__("answered")
@@ -118,16 +120,31 @@ class Claim:
             req.context.trace_id,
         )
 
-    def take(self, order_id: UUID, answer: Answer) -> None:
-        """The first statement of the order's transaction. Raises Answered or Busy."""
-        values = (self.user_id, self.route, self.key, self.fingerprint, order_id)
-        stored = (answer.status, answer.location, answer.etag, answer.body, self.trace_id, now())
-        if db.execute_sql(_CLAIM, (*values, *stored, self._lock())).fetchone():
-            self.answer = answer
+    def sql(self, order_id: UUID, answer: Answer) -> tuple[str, dict[str, Any]]:
+        """A statement that gives a row if the key is ours now, and stores the answer; and its parameters."""
+        self.answer = answer
+        return _CLAIM, {
+            "claim_user_id": self.user_id,
+            "claim_route": self.route,
+            "claim_key": self.key,
+            "claim_fingerprint": self.fingerprint,
+            "claim_order_id": order_id,
+            "claim_status": answer.status,
+            "claim_location": answer.location,
+            "claim_etag": answer.etag,
+            "claim_body": answer.body,
+            "claim_trace_id": self.trace_id,
+            "claim_created_at": now(),
+            "claim_lock": self._lock(),
+        }
+
+    def check_taken(self, taken: bool) -> None:
+        """Raises Answered or Busy when the claim gave no row."""
+        if taken:
             return
-        # A statement of its own: the one above can't see what was committed after it began.
-        stored_before = find_key(self.user_id, self.route, self.key)
-        raise Answered(stored_before) if stored_before else Busy
+        # A statement of its own: the claim can't see what was committed after it began.
+        stored = find_key(self.user_id, self.route, self.key)
+        raise Answered(stored) if stored else Busy
 
     def _lock(self) -> int:
         name = f"{self.user_id}|{self.route}|{self.key}".encode()
@@ -147,7 +164,7 @@ class Claim:
 
 
 def idempotent(responder: Callable[..., None]) -> Callable[..., None]:
-    """Gives the responder a Claim to take in its transaction; answers what was stored with it, now or before.
+    """Gives the responder a Claim to take with what it writes; answers what was stored with it, now or before.
 
     Who waits for a key that is being used holds no database connection.
     """
