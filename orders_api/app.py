@@ -11,12 +11,14 @@ from orders_api import logs
 from orders_api.accounts import services as accounts
 from orders_api.accounts.passwords import Passwords
 from orders_api.accounts.tokens import AccessTokens
+from orders_api.admission import Door
 from orders_api.cache import cache
 from orders_api.db import db
 from orders_api.memcached import memcached
 from orders_api.routes import add_routes
 from orders_api.settings import Settings
 from orders_api.web import problems
+from orders_api.web.admission import AtTheDoor, Classes
 from orders_api.web.authentication import Authentication
 from orders_api.web.caching import Caching
 from orders_api.web.connections import Connections, Wsgi
@@ -33,6 +35,7 @@ def create_app(settings: Settings) -> Wsgi:
     logs.configure()
     db.open(settings)
     memcached.open(settings)
+    door = Door()
     tokens = AccessTokens(settings.jwt_keys)
     limiter = Limiter(settings)
     by_ip = Limits(limiter, "ip", settings.trusted_proxy_hops)
@@ -42,8 +45,10 @@ def create_app(settings: Settings) -> Wsgi:
         Tracing(server_timing=settings.server_timing),
         *([Cors(settings.cors_origins)] if settings.cors_origins else []),
         Methods(),
+        AtTheDoor(door),
         LookAhead(memcached, by_ip, authentication, by_user, Caching(cache)),
         by_ip,
+        Classes(),
         authentication,
         by_user,
         Queries(),
@@ -58,4 +63,4 @@ def create_app(settings: Settings) -> Wsgi:
         cursors=Cursors(settings.cursor_keys),
         memcached=memcached,
     )
-    return Connections(app)
+    return Connections(app, door)

@@ -14,6 +14,7 @@ from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
 from orders_api.settings import Settings
+from orders_api.sockets import readable
 
 TIMEOUT_S = 0.1
 # A dead server costs one timeout, not one a request: for this long after a failure nobody asks it.
@@ -53,16 +54,26 @@ class _Connection(Client):
             if self.sock is None:
                 self._connect()
             self.sock.sendall(b"\r\n".join([*commands, b"mn\r\n"]))
-            answer = self.sock.recv(RECEIVED_BYTES)
+            answer = self._receive()
             while not answer.endswith(_END):
-                piece = self.sock.recv(RECEIVED_BYTES)
-                if not piece:
-                    raise MemcacheUnexpectedCloseError
-                answer += piece
+                answer += self._receive()
             return answer
         except BaseException:  # what is not read now would be taken for the next answer
             self.close()
             raise
+
+    def _receive(self) -> bytes:
+        try:
+            piece = self.sock.recv(RECEIVED_BYTES)
+        except TimeoutError:
+            # In a worker out of breath the answer may be there, and we late: to call memcached down then would
+            # send everybody to the database, and make the worker slower still.
+            if not readable(self.sock.fileno()):
+                raise
+            piece = self.sock.recv(RECEIVED_BYTES)
+        if not piece:
+            raise MemcacheUnexpectedCloseError
+        return piece
 
 
 class Server:

@@ -1,5 +1,9 @@
 """Orders, items and events as they are stored. Money is in minor units; every key begins with user_id."""
 
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
 from peewee import BigIntegerField, CompositeKey, IntegerField, SmallIntegerField, TextField, UUIDField
 from playhouse.postgres_ext import BinaryJSONField, DateTimeTZField
 
@@ -28,9 +32,27 @@ class Order(BaseModel):
         table_name = "orders"
         primary_key = CompositeKey("user_id", "id")
 
-    def etag(self, *, items: bool) -> str:
-        """The strong entity tag of this version, as it is with or without its items."""
-        return f'"{REPRESENTATION}.{self.version}{".items" if items else ""}"'
+
+class OrderRow(NamedTuple):
+    """An order as it is read: without a model's bookkeeping, which costs more than the row."""
+
+    id: UUID
+    status: str
+    currency: str
+    total_cents: int
+    metadata: dict[str, str]
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class ItemRow(NamedTuple):
+    """An item as it is read."""
+
+    sku: str
+    name: str
+    quantity: int
+    unit_price_cents: int
 
 
 class OrderItem(BaseModel):
@@ -59,6 +81,11 @@ class OrderEvent(BaseModel):
     class Meta:
         table_name = "order_events"
         primary_key = CompositeKey("user_id", "sequence")
+
+
+def etag_of(order: Order | OrderRow, *, items: bool) -> str:
+    """The strong entity tag of this version, as it is with or without its items."""
+    return f'"{REPRESENTATION}.{order.version}{".items" if items else ""}"'
 
 
 def version_of(etag: str) -> int | None:

@@ -6,7 +6,7 @@ import falcon
 import orjson
 
 from orders_api.orders import queries, services
-from orders_api.orders.models import ORDERS, Order, OrderItem, version_of
+from orders_api.orders.models import ORDERS, Order, OrderItem, etag_of, version_of
 from orders_api.orders.schemas import (
     EventDocument,
     NewOrder,
@@ -67,7 +67,7 @@ class OrderById(Resource):
         user_id, include = req.context.user_id, "include" in req.context.query
         order = queries.find_order(user_id, parse_id(order_id))
         items = queries.items_of(user_id, [order.id])[order.id] if include else None
-        return Representation(orjson.dumps(OrderDocument.of(order, items)), order.etag(items=include))
+        return Representation(orjson.dumps(OrderDocument.of(order, items)), etag_of(order, items=include))
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, order_id: str) -> None:
         changes = order_changes.parse(bodies.json_of(req, bodies.PATCH_TYPES))
@@ -76,7 +76,7 @@ class OrderById(Resource):
             req.context.user_id, parse_id(order_id), changes, req.context.trace_id, versions
         )
         resp.set_headers(PRIVATE)
-        resp.set_header("ETag", order.etag(items=True))
+        resp.set_header("ETag", etag_of(order, items=True))
         resp.media = OrderDocument.of(order, items)
 
 
@@ -116,7 +116,7 @@ class IdempotencyKeyByName(Resource):
 
 def created(order: Order, items: list[OrderItem]) -> Answer:
     body = orjson.dumps(OrderDocument.of(order, items))
-    return Answer(201, location_of(order.id), order.etag(items=True), body)
+    return Answer(201, location_of(order.id), etag_of(order, items=True), body)
 
 
 def location_of(order_id: UUID) -> str:

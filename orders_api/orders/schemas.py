@@ -6,7 +6,7 @@ from typing import Any
 import marshmallow
 from marshmallow import fields
 
-from orders_api.orders.models import MAX_METADATA, Order, OrderEvent, OrderItem
+from orders_api.orders.models import MAX_METADATA, ItemRow, Order, OrderEvent, OrderItem, OrderRow
 from orders_api.orders.states import STATUSES
 from orders_api.values import CURRENCIES, MAX_TOTAL_CENTS, format_time
 from orders_api.web.validation import REQUIRED, Choice, QueryTime, QueryWhole, Schema, Text, Whole, fault
@@ -144,7 +144,7 @@ class OrderDocument:
     """An order as CONTRACT 4 shows it."""
 
     @staticmethod
-    def of(order: Order, items: Sequence[OrderItem] | None = None) -> dict[str, Any]:
+    def of(order: Order | OrderRow, items: Sequence[OrderItem | ItemRow] | None = None) -> dict[str, Any]:
         document = {
             "id": str(order.id),
             "status": order.status,

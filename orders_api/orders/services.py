@@ -1,6 +1,6 @@
 """Writes: each a verb, each one transaction with its event in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,8 +9,8 @@ from psycopg.types.json import Jsonb
 from orders_api.cache import fenced
 from orders_api.db import db, retried, transactional
 from orders_api.errors import FieldError, Problem, invalid
-from orders_api.orders.models import MAX_METADATA, ORDERS, Order, OrderItem
-from orders_api.orders.queries import find_order, items_of
+from orders_api.orders.models import MAX_METADATA, ORDERS, ItemRow, Order, OrderItem, etag_of
+from orders_api.orders.queries import items_of, lock_order
 from orders_api.orders.states import EDITABLE, check_owner_step
 from orders_api.values import new_id, now
 
@@ -54,6 +54,7 @@ NO_CLAIM: tuple[str, dict[str, Any]] = ("SELECT 1", {})
 NO_COUNTER = "the user has no counter row: without its event the order must not change either"
 
 Items = list[dict[str, Any]]
+Stored = Sequence[OrderItem | ItemRow]
 Claim = Callable[[Order, list[OrderItem]], tuple[str, dict[str, Any]]]
 
 
@@ -100,16 +101,16 @@ def _columns(items: list[OrderItem]) -> dict[str, list[Any]]:
 @transactional
 def change_order(
     user_id: UUID, order_id: UUID | None, changes: dict[str, Any], trace_id: str, versions: set[int] | None = None
-) -> tuple[Order, list[OrderItem]]:
+) -> tuple[Order, Stored]:
     """Merges `changes` into an order under its row lock; what changes nothing leaves the version alone.
 
     `versions`: those the client accepts (If-Match), None for any. Raises order_not_found, version_conflict,
     transition_forbidden, transition_invalid, order_not_editable and validation_failed.
     """
-    order = find_order(user_id, order_id, lock=True)
+    order = lock_order(user_id, order_id)
     if versions is not None and order.version not in versions:
-        raise Problem("version_conflict", headers={"ETag": order.etag(items=True)})
-    items = items_of(user_id, [order.id])[order.id]
+        raise Problem("version_conflict", headers={"ETag": etag_of(order, items=True)})
+    items: Stored = items_of(user_id, [order.id])[order.id]
     status = changes.get("status", order.status)
     if status != order.status:
         check_owner_step(order.status, status)
@@ -121,7 +122,7 @@ def change_order(
     return order, items
 
 
-def _edit(order: Order, items: list[OrderItem], changes: dict[str, Any]) -> tuple[list[str], list[OrderItem]]:
+def _edit(order: Order, items: Stored, changes: dict[str, Any]) -> tuple[list[str], Stored]:
     """Applies all but the status to `order`; returns the names of what changed, and the items as they are now."""
     wanted: dict[str, Any] = {"metadata": _merged(order.metadata, changes["metadata"])} if "metadata" in changes else {}
     if "currency" in changes:
@@ -142,7 +143,7 @@ def _edit(order: Order, items: list[OrderItem], changes: dict[str, Any]) -> tupl
     return changed, items
 
 
-def _store(order: Order, items: list[OrderItem], changed: list[str], trace_id: str) -> None:
+def _store(order: Order, items: Stored, changed: list[str], trace_id: str) -> None:
     order.version += 1
     order.updated_at = max(now(), order.updated_at)
     names = {"status", "currency", "total_cents", "metadata"} & set(changed) | {"version", "updated_at"}
@@ -169,7 +170,7 @@ def _merged(metadata: dict[str, str], changes: dict[str, str | None] | None) -> 
     return merged
 
 
-def _matching(total_cents: int, items: list[OrderItem]) -> int:
+def _matching(total_cents: int, items: Stored) -> int:
     total = sum(item.quantity * item.unit_price_cents for item in items)
     if items and total_cents != total:
         raise invalid(FieldError("sum_mismatch", f"The items add up to {total}.", "#/total_cents"))
@@ -183,13 +184,14 @@ def _drafted(order: Order, items: Items) -> list[OrderItem]:
     ]
 
 
-def _plain(item: OrderItem) -> dict[str, Any]:
+def _plain(item: OrderItem | ItemRow) -> dict[str, Any]:
     return {name: getattr(item, name) for name in ("sku", "name", "quantity", "unit_price_cents")}
 
 
-def _insert(items: list[OrderItem]) -> None:
-    if items:
-        OrderItem.insert_many([item.__data__ for item in items]).execute()
+def _insert(items: Stored) -> None:
+    drafted = [item.__data__ for item in items if isinstance(item, OrderItem)]
+    if drafted:
+        OrderItem.insert_many(drafted).execute()
 
 
 def _record(order: Order, kind: str, changed: list[str], trace_id: str) -> None:

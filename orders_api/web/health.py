@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import falcon
 
+from orders_api.admission import Priority
 from orders_api.db import db
 from orders_api.errors import Problem
 from orders_api.memcached import Memcached
@@ -15,6 +16,7 @@ class Health(Resource):
 
     authenticated = False
     limits = ()
+    priority = Priority.HEALTH
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.set_header("Cache-Control", "no-store")
@@ -26,6 +28,7 @@ class Readiness(Resource):
 
     authenticated = False
     limits = ()
+    priority = Priority.HEALTH
 
     def __init__(self, memcached: Memcached, migrations: Callable[[], list[str]]) -> None:
         self.memcached = memcached

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import falcon
 
+from orders_api.admission import Priority
 from orders_api.cache import Kind
 from orders_api.errors import Problem
 from orders_api.web.validation import NoParameters, Schema
@@ -22,6 +23,8 @@ class Resource:
     query: ClassVar[Schema] = NO_PARAMETERS
     accept_patch: ClassVar[str | None] = None
     methods: ClassVar[tuple[str, ...]] = ()
+    lists = False  # GET costs many rows, and is the first thing to be shed
+    priority: ClassVar[Priority | None] = None  # None: by the method
     kind: ClassVar[Kind | None] = None  # of what `@cached` remembers of GET
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -1,0 +1,259 @@
+"""Who gets a place when there are fewer than are wanted: by importance, within a second, and no user all of them.
+
+Bursts are absorbed, standing overload gives short waits: CoDel for requests, after Ben Maurer, "Fail at Scale",
+ACM Queue 13(8), 2015.
+"""
+
+import enum
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from uuid import UUID
+
+from orders_api.errors import Problem
+
+DEADLINE_S = 1.0
+WAITING_PER_PLACE = 16
+PARKED_PER_USER = 64
+# A burst leaves a place free sooner than this; where none was, the queue is one that stands.
+STANDING_S = 0.1
+
+
+class Priority(enum.IntEnum):
+    """What a request is worth when not all can be served, the least first."""
+
+    LIST = 0
+    READ = 1
+    WRITE = 2
+    WEBHOOK = 3
+    HEALTH = 4
+
+
+# In a queue that stands: longer than this it is not worth waiting, the client will have asked again.
+PATIENCE_S = {
+    Priority.LIST: 0.2,
+    Priority.READ: 0.25,
+    Priority.WRITE: 0.3,
+    Priority.WEBHOOK: DEADLINE_S,
+    Priority.HEALTH: DEADLINE_S,
+}
+# The share of the queue that may be taken when one arrives; who is not named here always waits.
+SHARES = {Priority.LIST: 1 / 2, Priority.READ: 3 / 4, Priority.WRITE: 7 / 8, Priority.WEBHOOK: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """For whom the current thread or greenlet asks. Without a user no cap applies: commands, logins, health checks."""
+
+    priority: Priority = Priority.WRITE
+    user_id: UUID | None = None
+
+
+# Who arrives at a worker that is out of breath has this lag ahead several times over: once for each thing it waits for.
+LAG_STANDS_AFTER_S = 1.0
+WORTH_A_LAG_S = {
+    Priority.LIST: 0.1,
+    Priority.READ: 0.15,
+    Priority.WRITE: 0.25,
+    Priority.WEBHOOK: 0.5,
+    Priority.HEALTH: float("inf"),
+}
+
+caller: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039  (frozen)
+
+Line = dict["_Waiter", None]  # first come first served, and left from the middle at no cost
+
+
+class _Waiter:
+    """`admitted` is None until it is decided. `since`: when it joined the queue; `line`: where it stands."""
+
+    __slots__ = ("admitted", "caller", "decided", "line", "since")
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.line: Line = {}
+        self.since = 0.0
+        self.admitted: bool | None = None
+        self.decided = threading.Event()
+
+    def stand_in(self, line: Line) -> None:
+        self.line = line
+        line[self] = None
+
+    def decide(self, admitted: bool) -> None:
+        self.line.pop(self, None)
+        self.admitted = admitted
+        self.decided.set()
+
+
+class Door:
+    """Sheds what a worker without a free processor can't serve in time, before it costs anything.
+
+    The lag is how long a request that is ready to run waits for its turn. A burst's is soon over; only when none has
+    been short for a while is the worker overloaded, and its requests are worth less than what they would wait.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.shed: Counter[str] = Counter()
+        self._clock = clock
+        self._lag_s = 0.0
+        self._long_since: float | None = None
+
+    def arrived(self, lag_s: float) -> None:
+        """Tells the lag of the request that is at the door now."""
+        self._lag_s = lag_s
+        if lag_s < min(WORTH_A_LAG_S.values()):
+            self._long_since = None
+        elif self._long_since is None:
+            self._long_since = self._clock()
+
+    def check(self, priority: Priority) -> None:
+        """Raises Problem `overloaded`."""
+        stands = self._long_since is not None and self._clock() - self._long_since >= LAG_STANDS_AFTER_S
+        if stands and self._lag_s > WORTH_A_LAG_S[priority]:
+            self.shed[priority.name] += 1
+            raise Problem("overloaded", after_s=1)
+
+
+class Admission:
+    """Gives out `places`. A user claims at most half of them, held or queued for; the rest waits apart."""
+
+    def __init__(self, places: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.places = places
+        self.in_use = 0
+        self.shed: Counter[str] = Counter()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._cap = max(1, places // 2)
+        self._bounds = {priority: share * places * WAITING_PER_PLACE for priority, share in SHARES.items()}
+        # A place is free only while all lines are empty.
+        self._lines: dict[Priority, Line] = {priority: {} for priority in sorted(Priority, reverse=True)}
+        self._claims: Counter[UUID] = Counter()
+        self._parked: dict[UUID, Line] = {}
+        self._full_since: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        with self._lock:
+            return self._queued() + sum(map(len, self._parked.values()))
+
+    def enter(self) -> Caller:
+        """Takes a place for the current caller, who is returned for `leave`. Raises Problem `overloaded` within 1 s."""
+        who = caller.get()
+        with self._lock:
+            waiter = self._join(who)
+        if waiter is None:
+            return who
+        try:
+            waiter.decided.wait(DEADLINE_S)
+        except BaseException:
+            with self._lock:
+                self._give_up(waiter)
+            raise
+        with self._lock:
+            # Between the end of the wait and here it may have been given its place.
+            if waiter.admitted is None:
+                self._refuse(waiter)
+                self._hand_out()
+        if not waiter.admitted:
+            raise Problem("overloaded", after_s=1)
+        return who
+
+    def leave(self, who: Caller) -> None:
+        """Gives back the place that `enter` took for `who`."""
+        with self._lock:
+            self._leave(who)
+
+    def _join(self, who: Caller) -> _Waiter | None:
+        """None: there was a place. Raises Problem `overloaded` where too many wait already."""
+        capped = who.user_id is not None and self._claims[who.user_id] >= self._cap
+        if not capped and self.in_use < self.places:
+            self._claim(who)
+            self._take()
+            return None
+        waiting = len(self._parked.get(who.user_id, ())) if capped and who.user_id else self._queued()
+        if waiting >= (PARKED_PER_USER if capped else self._bounds.get(who.priority, float("inf"))):
+            self.shed[who.priority.name] += 1
+            raise Problem("overloaded", after_s=1)
+        waiter = _Waiter(who)
+        if capped and who.user_id:
+            waiter.stand_in(self._parked.setdefault(who.user_id, {}))
+        else:
+            self._queue(waiter)
+        return waiter
+
+    def _queue(self, waiter: _Waiter) -> None:
+        self._claim(waiter.caller)
+        waiter.since = self._clock()
+        waiter.stand_in(self._lines[waiter.caller.priority])
+
+    def _queued(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+    def _take(self) -> None:
+        self.in_use += 1
+        if self.in_use == self.places and self._full_since is None:
+            self._full_since = self._clock()
+
+    def _leave(self, who: Caller) -> None:
+        self.in_use -= 1
+        self._unclaim(who)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Gives what is free to those who are worth most, and sheds those whose turn comes too late."""
+        now = self._clock()
+        standing = self._full_since is not None and now - self._full_since >= STANDING_S
+        while self.in_use < self.places and (first := self._first()):
+            if standing and now - first.since > PATIENCE_S[first.caller.priority]:
+                self._refuse(first)
+            else:
+                first.decide(True)
+                self._take()
+        if self.in_use < self.places:
+            self._full_since = None
+
+    def _first(self) -> _Waiter | None:
+        return next((waiter for line in self._lines.values() for waiter in line), None)
+
+    def _refuse(self, waiter: _Waiter) -> None:
+        self.shed[waiter.caller.priority.name] += 1
+        self._withdraw(waiter)
+
+    def _withdraw(self, waiter: _Waiter) -> None:
+        parked = waiter.line is not self._lines[waiter.caller.priority]
+        waiter.decide(False)
+        if not parked:
+            self._unclaim(waiter.caller)
+        elif not waiter.line and waiter.caller.user_id:
+            self._parked.pop(waiter.caller.user_id, None)
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        """Its greenlet was killed, perhaps with a place already on the way."""
+        if waiter.admitted:
+            self._leave(waiter.caller)
+        elif waiter.admitted is None:
+            self._withdraw(waiter)
+            self._hand_out()
+
+    def _claim(self, who: Caller) -> None:
+        if who.user_id is not None:
+            self._claims[who.user_id] += 1
+
+    def _unclaim(self, who: Caller) -> None:
+        """The claim passes to the most important of the user's own that are parked."""
+        if who.user_id is None:
+            return
+        self._claims[who.user_id] -= 1
+        if not self._claims[who.user_id]:
+            del self._claims[who.user_id]
+        line = self._parked.get(who.user_id)
+        if line:
+            following = max(line, key=lambda waiter: waiter.caller.priority)
+            del line[following]
+            if not line:
+                del self._parked[who.user_id]
+            self._queue(following)

@@ -1,0 +1,201 @@
+"""`make storm`: three times what the service sustains, then half of it. Overload has to cost the excess, and only that.
+
+RATE is what it sustains, in requests a second; without it, it is searched first.
+"""
+
+import os
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+
+from perf import figures
+from perf.generator import Crowd
+from perf.load import sustainable, verdict
+from perf.stack import ROOT, Stack
+
+WARM_UP_S, STORM_S, AFTER_S = 5, 20, 10
+EXCESS, REST = 3, 0.5  # of the sustainable rate
+RECOVERY_S = 5
+SEARCH_POINT_S = 6
+
+MAX_ACCEPTED_P95_MS = 300
+MAX_SHED_S = 1.1  # a second for a place, and the way there and back
+MIN_THROUGHPUT = 0.8  # of the sustainable rate
+PROBE_EVERY_S = 0.25
+MAX_PROBE_S = 1
+CLASSES = {  # the first is shed first
+    "lists": ("list", "list with items"),
+    "reads": ("order",),
+    "creates": ("create",),
+    "changes": ("change", "cancel"),
+    "logins": ("login",),
+}
+
+Samples = Sequence[Sequence[Any]]  # perf.traffic.Sample as lists: at, operation, lag, took, outcome, size
+
+
+def main() -> int:
+    with Stack() as stack:
+        served = stack.serve()
+        crowd = Crowd(stack, served)
+        busy = figures.busy_with_others()
+        rate = float(os.environ.get("RATE") or 0) or sustainable(crowd, SEARCH_POINT_S)[0]
+        if not rate:
+            return verdict(["no rate is sustainable, so there is nothing to exceed"])
+        print(f"Sustainable: {rate:g} requests a second; the storm: {EXCESS * rate:g} for {STORM_S} s", flush=True)
+        with Probes(served.url) as probes:
+            sent = crowd.send([(rate * REST, WARM_UP_S), (rate * EXCESS, STORM_S), (rate * REST, AFTER_S)])
+        report = figures_of(sent.samples, probes, rate) | {"connections": sent.connections, "waited": sent.waited}
+        wrong = complaints(sent.samples, probes, rate)
+        _show(report, sent.samples)
+        summary = {"sustainable": rate, "passed": not wrong, "complaints": wrong, **report}
+        print(f"Kept in {figures.keep('storm', served.env, busy, summary).relative_to(ROOT)}")
+        return verdict(wrong)
+
+
+class Probes:
+    """/healthz and /readyz, as a platform asks: at fixed times, each on a new connection."""
+
+    def __init__(self, url: str) -> None:
+        self.took: list[float] = []  # seconds
+        self.failures: list[str] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._probe, args=(url + path,)) for path in ("/healthz", "/readyz")]
+
+    def __enter__(self) -> "Probes":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _probe(self, url: str) -> None:
+        due = time.monotonic()
+        while not self._over.wait(max(0.0, due - time.monotonic())):
+            begin = time.monotonic()
+            why = _unhealthy(url)
+            took = time.monotonic() - begin
+            self.took.append(took)
+            if why or took > MAX_PROBE_S:
+                self.failures.append(f"{url.rsplit('/', 1)[1]}: {why or f'{took:.2f} s'}")
+            due = max(due + PROBE_EVERY_S, time.monotonic())
+
+
+def _unhealthy(url: str) -> str:
+    """Why the answer is no 200, or nothing."""
+    try:
+        urllib.request.urlopen(url, timeout=5 * MAX_PROBE_S).close()  # noqa: S310  (our own address)
+    except urllib.error.HTTPError as error:
+        return str(error.code)
+    except OSError as error:
+        return type(error).__name__
+    return ""
+
+
+def during(samples: Samples) -> Samples:
+    return [sample for sample in samples if WARM_UP_S <= sample[0] < WARM_UP_S + STORM_S]
+
+
+def after(samples: Samples) -> Samples:
+    return [sample for sample in samples if sample[0] >= WARM_UP_S + STORM_S]
+
+
+def accepted(samples: Samples) -> Samples:
+    return [sample for sample in samples if sample[4] == "ok"]
+
+
+def shed(samples: Samples) -> Samples:
+    return [sample for sample in samples if sample[4] == "shed"]
+
+
+def figures_of(samples: Samples, probes: Probes, rate: float) -> dict[str, Any]:
+    storm = during(samples)
+    return {
+        "accepted": figures.row("accepted", accepted(storm), STORM_S),
+        "shed": figures.row("shed", shed(storm), STORM_S) | {"failures": 0},  # as it should be
+        "afterwards": figures.row("afterwards", after(samples), AFTER_S),
+        "accepted_share_of_sustainable": round(len(accepted(storm)) / STORM_S / rate, 3),
+        "shed_shares": {name: round(share, 3) for name, share in shed_shares(storm).items()},
+        "other_outcomes": {text: n for text, n in figures.outcomes(samples).items() if text != "shed"},
+        "recovered_after_s": round(recovered_after(samples), 2),
+        "probes": len(probes.took),
+        "probes_failed": len(probes.failures),
+        "probe_max_ms": round(max(probes.took, default=0) * 1000),
+        "generator_lag_p99_ms": round(figures.lag(storm) * 1000, 1),
+    }
+
+
+def shed_shares(storm: Samples) -> dict[str, float]:
+    shares = {}
+    for name, operations in CLASSES.items():
+        of_class = [sample for sample in storm if sample[1] in operations]
+        shares[name] = len(shed(of_class)) / max(1, len(of_class))
+    return shares
+
+
+def recovered_after(samples: Samples) -> float:
+    """Seconds from the storm's end to the last request that was refused, wrong or slow."""
+    limit = figures.MAX_P95_MS / 1000
+    bad = [sample[0] for sample in after(samples) if sample[4] != "ok" or sample[3] >= limit]
+    return max(bad, default=WARM_UP_S + STORM_S) - WARM_UP_S - STORM_S
+
+
+def complaints(samples: Samples, probes: Probes, rate: float) -> list[str]:
+    """Every promise that was not kept, in one sentence each."""
+    return [*_of_the_accepted(samples, rate), *_of_the_others(samples), *_of_the_end(samples, probes)]
+
+
+def _of_the_accepted(samples: Samples, rate: float) -> list[str]:
+    took = [sample[3] * 1000 for sample in accepted(during(samples))]
+    p95, throughput = figures.percentile(took, 0.95), len(took) / STORM_S
+    said = []
+    if p95 >= MAX_ACCEPTED_P95_MS:
+        said.append(f"p95 of the accepted is {p95:.0f} ms; it has to stay below {MAX_ACCEPTED_P95_MS}")
+    if throughput < MIN_THROUGHPUT * rate:
+        said.append(f"{throughput:.0f} a second were accepted; {MIN_THROUGHPUT:.0%} of {rate:g} should be")
+    return said
+
+
+def _of_the_others(samples: Samples) -> list[str]:
+    said = [f"{count} times: {text}" for text, count in figures.outcomes(samples).items() if text != "shed"]
+    late = [sample[3] for sample in shed(samples) if sample[3] > MAX_SHED_S]
+    if late:
+        said.append(f"{len(late)} were refused later than after {MAX_SHED_S} s, one after {max(late):.1f}")
+    if (lag := figures.lag(during(samples))) > figures.MAX_LAG_S:
+        said.append(f"the generator fell behind: 1 % was sent {lag * 1000:.0f} ms late or more")
+    shares = shed_shares(during(samples))
+    if not shares["lists"] > shares["reads"] > shares["creates"]:
+        said.append("lists are not shed before reads, and reads before creates")
+    return said
+
+
+def _of_the_end(samples: Samples, probes: Probes) -> list[str]:
+    said = []
+    later = [sample for sample in after(samples) if sample[0] >= WARM_UP_S + STORM_S + RECOVERY_S]
+    p95 = figures.percentile([sample[3] * 1000 for sample in later], 0.95)
+    if len(accepted(later)) < len(later) or p95 >= figures.MAX_P95_MS:
+        refused = len(later) - len(accepted(later))
+        said.append(f"{RECOVERY_S} s after the storm {refused} were not accepted, and p95 was {p95:.0f} ms")
+    if probes.failures:
+        worst = max(set(probes.failures), key=probes.failures.count)
+        said.append(f"{len(probes.failures)} of {len(probes.took)} health checks failed, such as {worst}")
+    return said
+
+
+def _show(report: dict[str, Any], samples: Samples) -> None:
+    print(figures.table([report[name] for name in ("accepted", "shed", "afterwards")]))
+    print("Shed: " + ", ".join(f"{name} {share:.0%}" for name, share in report["shed_shares"].items()))
+    for name, value in report.items():
+        if not isinstance(value, dict):
+            print(f"{name.replace('_', ' ')}: {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
