@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg.waiting
 
+import orders_api.bypasses  # noqa: F401  (before the fork: the workers share its table)
 from orders_api.logs import LOGGING
 from orders_api.settings import SettingError, Settings
 

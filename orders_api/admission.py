@@ -52,13 +52,15 @@ class Caller:
     user_id: UUID | None = None
 
 
-# Who arrives at a worker that is out of breath has this lag ahead several times over: once for each thing it waits for.
-LAG_STANDS_AFTER_S = 1.0
+# A worker with this many requests inside, each waiting for its turn, for this long, is overloaded.
+CROWD = 48
+CROWD_STANDS_AFTER_S = 1.0
+# Who arrives then has the lag ahead several times over: once for each thing it waits for.
 WORTH_A_LAG_S = {
-    Priority.LIST: 0.1,
-    Priority.READ: 0.15,
-    Priority.WRITE: 0.25,
-    Priority.WEBHOOK: 0.5,
+    Priority.LIST: 0.02,
+    Priority.READ: 0.03,
+    Priority.WRITE: 0.04,
+    Priority.WEBHOOK: 0.15,
     Priority.HEALTH: float("inf"),
 }
 
@@ -92,27 +94,32 @@ class _Waiter:
 class Door:
     """Sheds what a worker without a free processor can't serve in time, before it costs anything.
 
-    The lag is how long a request that is ready to run waits for its turn. A burst's is soon over; only when none has
-    been short for a while is the worker overloaded, and its requests are worth less than what they would wait.
+    The lag is how long a request that is ready to run waits for its turn. A burst's is soon over; only a crowd that
+    stands is overload. Who only waits (for a body, for a password's turn) makes no lag.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.shed: Counter[str] = Counter()
         self._clock = clock
+        self._inside = 0
         self._lag_s = 0.0
-        self._long_since: float | None = None
+        self._crowded_since: float | None = None
 
     def arrived(self, lag_s: float) -> None:
-        """Tells the lag of the request that is at the door now."""
+        """Tells the lag of the request that is at the door now. Call `left` when it is answered."""
+        self._inside += 1
         self._lag_s = lag_s
-        if lag_s < min(WORTH_A_LAG_S.values()):
-            self._long_since = None
-        elif self._long_since is None:
-            self._long_since = self._clock()
+        if self._inside < CROWD or lag_s < min(WORTH_A_LAG_S.values()):
+            self._crowded_since = None
+        elif self._crowded_since is None:
+            self._crowded_since = self._clock()
+
+    def left(self) -> None:
+        self._inside -= 1
 
     def check(self, priority: Priority) -> None:
         """Raises Problem `overloaded`."""
-        stands = self._long_since is not None and self._clock() - self._long_since >= LAG_STANDS_AFTER_S
+        stands = self._crowded_since is not None and self._clock() - self._crowded_since >= CROWD_STANDS_AFTER_S
         if stands and self._lag_s > WORTH_A_LAG_S[priority]:
             self.shed[priority.name] += 1
             raise Problem("overloaded", after_s=1)
@@ -244,7 +251,7 @@ class Admission:
             self._claims[who.user_id] += 1
 
     def _unclaim(self, who: Caller) -> None:
-        """The claim passes to the most important of the user's own that are parked."""
+        """The claim passes to the user's own that is parked longest: by importance, polls for a key starve reads."""
         if who.user_id is None:
             return
         self._claims[who.user_id] -= 1
@@ -252,7 +259,7 @@ class Admission:
             del self._claims[who.user_id]
         line = self._parked.get(who.user_id)
         if line:
-            following = max(line, key=lambda waiter: waiter.caller.priority)
+            following = next(iter(line))
             del line[following]
             if not line:
                 del self._parked[who.user_id]

@@ -14,17 +14,17 @@ changes no answer.
 """
 
 import functools
-import mmap
 import random
 import secrets
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from peewee import PeeweeException
 
+from orders_api.bypasses import bypasses
+from orders_api.errors import Problem
 from orders_api.memcached import Batch, Memcached, Reply, memcached
 
 GENERATION_TTL_S = 24 * 3600
@@ -38,6 +38,8 @@ JITTER = 0.2  # of the soft TTL: what was loaded together should not be renewed 
 LOCK_TTL_S = 2  # memcached counts whole ticks: 1 may be over at once
 WAIT_S = 0.8
 FIRST_POLL_S, LAST_POLL_S = 0.005, 0.05
+
+UNAVAILABLE = 503
 
 _FENCE = b"fence"
 _HEADER = b"%b %013d %013d "  # generation, soft and hard end (ms since the epoch); text, so that it holds no line break
@@ -69,33 +71,11 @@ class Scope:
         return f"generation:{self.name}"
 
 
-class Bypasses:
-    """Scopes that memcached could not be told about; shared by all processes forked from the one that made it.
-
-    A table of end times by hash: two scopes in one slot share a bypass, which costs a hit and is never wrong.
-    """
-
-    SLOTS = 1 << 15
-
-    def __init__(self) -> None:
-        self._ends = memoryview(mmap.mmap(-1, self.SLOTS * 8)).cast("d")
-
-    def add(self, scope: Scope) -> None:
-        self._ends[self._slot(scope)] = time.monotonic() + scope.kind.hard_s + BYPASS_MARGIN_S
-
-    def covers(self, scope: Scope) -> bool:
-        return self._ends[self._slot(scope)] > time.monotonic()
-
-    def _slot(self, scope: Scope) -> int:
-        return zlib.crc32(scope.name.encode()) % self.SLOTS  # not hash(): it is salted differently in each process
-
-
 class Cache:
     """Lookups and fences on one memcached."""
 
     def __init__(self, servers: Memcached) -> None:
         self.memcached = servers
-        self.bypasses = Bypasses()
 
     def look_up(self, batch: Batch, scope: Scope, name: str) -> "Lookup":
         """Asks for a value in a batch that is yet to run."""
@@ -108,7 +88,7 @@ class Cache:
     def remember(self, scope: Scope, name: str, value: bytes) -> None:
         """Stores what was just written, where no fence forbids it."""
         generation = self.generation(scope)
-        if generation and not self.bypasses.covers(scope):
+        if generation and not bypasses.covers(scope.name):
             batch = self.memcached.batch()
             self.put(batch, scope, name, generation, value)
             batch.run()
@@ -132,7 +112,7 @@ class Cache:
 class Lookup:
     """What memcached says of one name in a scope, and the way to the value when it says nothing.
 
-    `verdict`, after `value()`: hit; stale (old, and being renewed by another); miss; fenced (a write is under way);
+    `verdict`, after `value()`: hit; stale (old, and not to be renewed now); miss; fenced (a write is under way);
     bypass (memcached missed a write); down.
     """
 
@@ -142,7 +122,7 @@ class Lookup:
         self._cache, self._scope, self._name = cache, scope, name
         self._generation = batch.get(scope.home, scope.generation_key)
         self._entry = batch.get(scope.home, _value_key(scope, name))
-        self.verdict = "hit"
+        self.verdict: str | None = None
 
     def value(self, load: Callable[[], bytes]) -> bytes:
         """The value that is remembered, else what `load` gives. What it raises is remembered by nobody."""
@@ -151,21 +131,32 @@ class Lookup:
             return load()
         found, fresh = _read(self._entry, generation)
         if found is not None and fresh:
+            self.verdict = "hit"
             return found
         lock = self._lock()
+        if found is not None:
+            return self._renewed(found, load, generation, lock)
+        found = self._wait(generation) if lock is None else None
+        self.verdict = "miss" if found is None else "hit"
+        return self._load(load, generation, lock) if found is None else found
+
+    def _renewed(self, found: bytes, load: Callable[[], bytes], generation: bytes, lock: int | None) -> bytes:
+        """The old value while another renews it, and when the database can't be asked (RFC 5861, stale-if-error)."""
+        self.verdict = "stale"
         if lock is None:
-            if found is not None:
-                self.verdict = "stale"
-                return found
-            found = self._wait(generation)
-            if found is not None:
-                return found
+            return found
+        try:
+            value = self._load(load, generation, lock)
+        except Problem as problem:
+            if problem.type.status != UNAVAILABLE:
+                raise
+            return found
         self.verdict = "miss"
-        return self._load(load, generation, lock)
+        return value
 
     def _usable_generation(self) -> bytes | None:
         generation = self._generation.value
-        if self._cache.bypasses.covers(self._scope):
+        if bypasses.covers(self._scope.name):
             self.verdict, generation = "bypass", None
         elif not self._generation.up:
             self.verdict = "down"
@@ -230,7 +221,7 @@ class Fence:
         there = batch.get(home, key)
         batch.run()
         if not lifted.up:
-            self._cache.bypasses.add(self._scope)
+            bypasses.add(self._scope.name, self._scope.kind.hard_s + BYPASS_MARGIN_S)
         elif not lifted.stored and there.value != _FENCE:
             # Flushed or evicted meanwhile: a reader may have begun a generation with what it read before COMMIT.
             self._set()
@@ -241,7 +232,7 @@ class Fence:
         reply = batch.set(self._scope.home, self._scope.generation_key, _FENCE, FENCE_S, b"c")
         batch.run()
         if not reply.stored:
-            self._cache.bypasses.add(self._scope)
+            bypasses.add(self._scope.name, self._scope.kind.hard_s + BYPASS_MARGIN_S)
             return None
         return reply.number(b"c")
 

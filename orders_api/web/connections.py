@@ -28,4 +28,5 @@ class Connections:
         try:
             return self.application(environ, start_response)
         finally:
+            self.door.left()
             db.close()

@@ -15,7 +15,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from orders_api.admission import DEADLINE_S, PARKED_PER_USER, Admission, Caller, Priority, caller
+from orders_api.admission import (
+    CROWD,
+    CROWD_STANDS_AFTER_S,
+    DEADLINE_S,
+    PARKED_PER_USER,
+    Admission,
+    Caller,
+    Door,
+    Priority,
+    caller,
+)
 from orders_api.errors import Problem
 from tests.client import LAMP, Client, assert_problem
 from tests.web.raw import blocked_by, get, patch, post, read, sent, wait_until
@@ -185,7 +195,17 @@ def test_a_place_given_at_the_very_end_of_the_wait_is_taken_or_kept_never_lost(m
 KILLED = """
 from gevent import monkey; monkey.patch_all()
 import gevent, uuid
-from orders_api.admission import Admission, Caller, Priority, caller
+from orders_api.admission import (
+    CROWD,
+    CROWD_STANDS_AFTER_S,
+    DEADLINE_S,
+    PARKED_PER_USER,
+    Admission,
+    Caller,
+    Door,
+    Priority,
+    caller,
+)
 def ask(admission, who):
     caller.set(who)
     admission.enter()
@@ -335,3 +355,54 @@ def test_a_freed_place_goes_to_writes_then_reads_then_lists(
 
     assert answers[0].status == answers[3].status == 200
     assert routes[1:] == [("PATCH", "/orders/{order_id}"), ("GET", "/idempotency-keys/{key:path}"), ("GET", "/orders")]
+
+
+# At the door
+
+
+def crowded(lag_s: float, *, stood_s: float = CROWD_STANDS_AFTER_S) -> Door:
+    """A door behind which a crowd has stood for a while, and that knows the lag of who comes next."""
+    now = [0.0]
+    door = Door(clock=lambda: now[0])
+    for _ in range(CROWD):
+        door.arrived(lag_s)
+    now[0] += stood_s
+    door.arrived(lag_s)
+    return door
+
+
+def test_a_worker_out_of_breath_sheds_lists_then_reads_then_writes_and_webhooks_last():
+    def shed_at(lag_s: float) -> list[Priority]:
+        return [priority for priority in Priority if is_shed(crowded(lag_s), priority)]
+
+    def is_shed(door: Door, priority: Priority) -> bool:
+        try:
+            door.check(priority)
+        except Problem as problem:
+            return problem.code == "overloaded"
+        return False
+
+    assert [shed_at(lag_s) for lag_s in (0.019, 0.021, 0.031, 0.041, 0.151)] == [
+        [],
+        [Priority.LIST],
+        [Priority.LIST, Priority.READ],
+        [Priority.LIST, Priority.READ, Priority.WRITE],
+        [Priority.LIST, Priority.READ, Priority.WRITE, Priority.WEBHOOK],
+    ]
+
+
+def test_the_door_lets_a_burst_through():
+    crowded(0.5, stood_s=CROWD_STANDS_AFTER_S / 2).check(Priority.LIST)
+
+
+def test_who_only_waits_makes_no_crowd():
+    crowded(0.001).check(Priority.LIST)
+
+
+def test_the_door_opens_when_the_crowd_has_gone():
+    door = crowded(0.5)
+    for _ in range(3):
+        door.left()
+    door.arrived(0.5)
+
+    door.check(Priority.LIST)
