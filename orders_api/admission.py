@@ -1,14 +1,16 @@
 """Who gets a place when there are fewer than are wanted: by importance, within a second, and no user all of them.
 
-Bursts are absorbed, standing overload gives short waits: CoDel for requests, after Ben Maurer, "Fail at Scale",
-ACM Queue 13(8), 2015.
+There are two kinds of places: in flight, of which a worker has twice as many as connections, because more would only
+make each other slow; and the connections themselves. Bursts are absorbed, standing overload gives short waits: CoDel
+for requests, after Ben Maurer, "Fail at Scale", ACM Queue 13(8), 2015.
 """
 
 import enum
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from uuid import UUID
@@ -16,10 +18,10 @@ from uuid import UUID
 from orders_api.errors import Problem
 
 DEADLINE_S = 1.0
-WAITING_PER_PLACE = 16
+WAITING_PER_PLACE = 64
 PARKED_PER_USER = 64
 # A burst leaves a place free sooner than this; where none was, the queue is one that stands.
-STANDING_S = 0.1
+STANDING_S = 0.5
 
 
 class Priority(enum.IntEnum):
@@ -30,6 +32,7 @@ class Priority(enum.IntEnum):
     WRITE = 2
     WEBHOOK = 3
     HEALTH = 4
+    RETURN = 5  # it was admitted before, and stepped aside
 
 
 # In a queue that stands: longer than this it is not worth waiting, the client will have asked again.
@@ -39,6 +42,7 @@ PATIENCE_S = {
     Priority.WRITE: 0.3,
     Priority.WEBHOOK: DEADLINE_S,
     Priority.HEALTH: DEADLINE_S,
+    Priority.RETURN: DEADLINE_S,
 }
 # The share of the queue that may be taken when one arrives; who is not named here always waits.
 SHARES = {Priority.LIST: 1 / 2, Priority.READ: 3 / 4, Priority.WRITE: 7 / 8, Priority.WEBHOOK: 1}
@@ -50,19 +54,8 @@ class Caller:
 
     priority: Priority = Priority.WRITE
     user_id: UUID | None = None
+    waited_s: float = 0.0  # for other places: patience and deadline are for the request as a whole
 
-
-# A worker with this many requests inside, each waiting for its turn, for this long, is overloaded.
-CROWD = 48
-CROWD_STANDS_AFTER_S = 1.0
-# Who arrives then has the lag ahead several times over: once for each thing it waits for.
-WORTH_A_LAG_S = {
-    Priority.LIST: 0.02,
-    Priority.READ: 0.03,
-    Priority.WRITE: 0.04,
-    Priority.WEBHOOK: 0.15,
-    Priority.HEALTH: float("inf"),
-}
 
 caller: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039  (frozen)
 
@@ -91,40 +84,6 @@ class _Waiter:
         self.decided.set()
 
 
-class Door:
-    """Sheds what a worker without a free processor can't serve in time, before it costs anything.
-
-    The lag is how long a request that is ready to run waits for its turn. A burst's is soon over; only a crowd that
-    stands is overload. Who only waits (for a body, for a password's turn) makes no lag.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.shed: Counter[str] = Counter()
-        self._clock = clock
-        self._inside = 0
-        self._lag_s = 0.0
-        self._crowded_since: float | None = None
-
-    def arrived(self, lag_s: float) -> None:
-        """Tells the lag of the request that is at the door now. Call `left` when it is answered."""
-        self._inside += 1
-        self._lag_s = lag_s
-        if self._inside < CROWD or lag_s < min(WORTH_A_LAG_S.values()):
-            self._crowded_since = None
-        elif self._crowded_since is None:
-            self._crowded_since = self._clock()
-
-    def left(self) -> None:
-        self._inside -= 1
-
-    def check(self, priority: Priority) -> None:
-        """Raises Problem `overloaded`."""
-        stands = self._crowded_since is not None and self._clock() - self._crowded_since >= CROWD_STANDS_AFTER_S
-        if stands and self._lag_s > WORTH_A_LAG_S[priority]:
-            self.shed[priority.name] += 1
-            raise Problem("overloaded", after_s=1)
-
-
 class Admission:
     """Gives out `places`. A user claims at most half of them, held or queued for; the rest waits apart."""
 
@@ -147,15 +106,16 @@ class Admission:
         with self._lock:
             return self._queued() + sum(map(len, self._parked.values()))
 
-    def enter(self) -> Caller:
-        """Takes a place for the current caller, who is returned for `leave`. Raises Problem `overloaded` within 1 s."""
-        who = caller.get()
+    def enter(self, who: Caller) -> float:
+        """Takes a place, to be given back by `leave`; returns how long that took. Raises Problem `overloaded`."""
         with self._lock:
             waiter = self._join(who)
         if waiter is None:
-            return who
+            return 0.0
+        began = self._clock()
         try:
-            waiter.decided.wait(DEADLINE_S)
+            with in_flight.aside():
+                waiter.decided.wait(max(0.0, DEADLINE_S - who.waited_s))
         except BaseException:
             with self._lock:
                 self._give_up(waiter)
@@ -167,7 +127,7 @@ class Admission:
                 self._hand_out()
         if not waiter.admitted:
             raise Problem("overloaded", after_s=1)
-        return who
+        return self._clock() - began
 
     def leave(self, who: Caller) -> None:
         """Gives back the place that `enter` took for `who`."""
@@ -194,7 +154,7 @@ class Admission:
 
     def _queue(self, waiter: _Waiter) -> None:
         self._claim(waiter.caller)
-        waiter.since = self._clock()
+        waiter.since = self._clock() - waiter.caller.waited_s
         waiter.stand_in(self._lines[waiter.caller.priority])
 
     def _queued(self) -> int:
@@ -211,17 +171,20 @@ class Admission:
         self._hand_out()
 
     def _hand_out(self) -> None:
-        """Gives what is free to those who are worth most, and sheds those whose turn comes too late."""
+        """Gives what is free to those who are worth most. In a queue that stands, who is late is shed first."""
         now = self._clock()
-        standing = self._full_since is not None and now - self._full_since >= STANDING_S
+        if self._full_since is not None and now - self._full_since >= STANDING_S:
+            self._refuse_late(now)
         while self.in_use < self.places and (first := self._first()):
-            if standing and now - first.since > PATIENCE_S[first.caller.priority]:
-                self._refuse(first)
-            else:
-                first.decide(True)
-                self._take()
+            first.decide(True)
+            self._take()
         if self.in_use < self.places:
             self._full_since = None
+
+    def _refuse_late(self, now: float) -> None:
+        for priority, line in self._lines.items():
+            while line and now - (first := next(iter(line))).since > PATIENCE_S[priority]:
+                self._refuse(first)
 
     def _first(self) -> _Waiter | None:
         return next((waiter for line in self._lines.values() for waiter in line), None)
@@ -264,3 +227,49 @@ class Admission:
             if not line:
                 del self._parked[who.user_id]
             self._queue(following)
+
+
+class InFlight:
+    """The requests that a worker works on at a time; the others wait at its door.
+
+    Whoever waits for something that is no work of this worker steps aside meanwhile: for a body, a connection, a
+    password's hash, an idempotency key, a value that another loads.
+    """
+
+    def __init__(self) -> None:
+        self.admission = Admission(0)
+        self._holder: ContextVar[Caller | None] = ContextVar("holder", default=None)
+
+    def open(self, places: int) -> None:
+        self.admission = Admission(places)
+
+    def enter(self, priority: Priority) -> None:
+        """Takes a place for the current request. Raises Problem `overloaded`."""
+        who = Caller(priority)
+        waited_s = self.admission.enter(who)
+        self._holder.set(who)
+        caller.set(Caller(priority, waited_s=waited_s))
+
+    def leave(self) -> None:
+        """Gives the current request's place back, if it has one."""
+        who = self._holder.get()
+        if who is not None:
+            self._holder.set(None)
+            self.admission.leave(who)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Without its place, if the current request has one; afterwards it comes before all that are new."""
+        if self._holder.get() is None:
+            yield
+            return
+        self.leave()
+        try:
+            yield
+        finally:
+            self.admission.enter(_RETURNING)
+            self._holder.set(_RETURNING)
+
+
+_RETURNING = Caller(Priority.RETURN)
+in_flight = InFlight()

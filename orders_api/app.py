@@ -11,14 +11,14 @@ from orders_api import logs
 from orders_api.accounts import services as accounts
 from orders_api.accounts.passwords import Passwords
 from orders_api.accounts.tokens import AccessTokens
-from orders_api.admission import Door
+from orders_api.admission import in_flight
 from orders_api.cache import cache
 from orders_api.db import db
 from orders_api.memcached import memcached
 from orders_api.routes import add_routes
 from orders_api.settings import Settings
 from orders_api.web import problems
-from orders_api.web.admission import AtTheDoor, Classes
+from orders_api.web.admission import AtTheDoor, Users
 from orders_api.web.authentication import Authentication
 from orders_api.web.caching import Caching
 from orders_api.web.connections import Connections, Wsgi
@@ -29,13 +29,16 @@ from orders_api.web.rate_limits import Limiter, Limits
 from orders_api.web.resources import Methods, Queries
 from orders_api.web.tracing import Tracing
 
+# Half of them may wait for PostgreSQL while the others keep the processor busy; more only make each other wait.
+IN_FLIGHT_PER_CONNECTION = 2
+
 
 def create_app(settings: Settings) -> Wsgi:
     """The WSGI application. Call it once a process, after the fork: sockets are never shared."""
     logs.configure()
     db.open(settings)
     memcached.open(settings)
-    door = Door()
+    in_flight.open(IN_FLIGHT_PER_CONNECTION * settings.database_pool_size)
     tokens = AccessTokens(settings.jwt_keys)
     limiter = Limiter(settings)
     by_ip = Limits(limiter, "ip", settings.trusted_proxy_hops)
@@ -45,10 +48,10 @@ def create_app(settings: Settings) -> Wsgi:
         Tracing(server_timing=settings.server_timing),
         *([Cors(settings.cors_origins)] if settings.cors_origins else []),
         Methods(),
-        AtTheDoor(door),
+        AtTheDoor(),
         LookAhead(memcached, by_ip, authentication, by_user, Caching(cache)),
         by_ip,
-        Classes(),
+        Users(),
         authentication,
         by_user,
         Queries(),
@@ -63,4 +66,4 @@ def create_app(settings: Settings) -> Wsgi:
         cursors=Cursors(settings.cursor_keys),
         memcached=memcached,
     )
-    return Connections(app, door)
+    return Connections(app)

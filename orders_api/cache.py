@@ -23,6 +23,7 @@ from typing import Any
 
 from peewee import PeeweeException
 
+from orders_api.admission import in_flight
 from orders_api.bypasses import bypasses
 from orders_api.errors import Problem
 from orders_api.memcached import Batch, Memcached, Reply, memcached
@@ -136,7 +137,10 @@ class Lookup:
         lock = self._lock()
         if found is not None:
             return self._renewed(found, load, generation, lock)
-        found = self._wait(generation) if lock is None else None
+        found = None
+        if lock is None:
+            with in_flight.aside():
+                found = self._wait(generation)
         self.verdict = "miss" if found is None else "hit"
         return self._load(load, generation, lock) if found is None else found
 

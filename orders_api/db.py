@@ -15,7 +15,7 @@ from peewee import DatabaseError, InterfaceError, Model, PeeweeException
 from playhouse.postgres_ext import Psycopg3Database
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from orders_api.admission import Admission, Caller
+from orders_api.admission import Admission, Caller, caller
 from orders_api.errors import Problem
 from orders_api.settings import Settings
 from orders_api.sockets import readable
@@ -110,7 +110,8 @@ class Database(Psycopg3Database):
         """A connection, and whose place it takes. Nobody ever waits in the pool's own queue for a busy connection."""
         assert self._pool is not None, "db.open() comes first"
         deadline = time.monotonic() + CHECKOUT_TIMEOUT_S
-        whose = self.admission.enter()
+        whose = caller.get()
+        self.admission.enter(whose)
         try:
             return self._connection(max(deadline, time.monotonic() + MIN_CONNECT_S)), whose
         except BaseException:

@@ -15,6 +15,7 @@ import bcrypt
 from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
+from orders_api.admission import in_flight
 from orders_api.errors import Problem
 
 T = TypeVar("T")
@@ -83,11 +84,12 @@ class _Gate:
     def run(self, work: Callable[[], T]) -> T:
         if self._pid != os.getpid():
             self._start()
-        self._enter()
-        try:
-            return self._threads.apply(work)
-        finally:
-            self._places.release()
+        with in_flight.aside():
+            self._enter()
+            try:
+                return self._threads.apply(work)
+            finally:
+                self._places.release()
 
     def _start(self) -> None:
         self._threads = ThreadPool(THREADS)

@@ -1,30 +1,26 @@
-"""What a request is worth, and whose it is, when there are fewer database connections than requests."""
+"""What a request is worth, and whose it is, when there are fewer places than requests."""
+
+from dataclasses import replace
 
 import falcon
 
-from orders_api.admission import Caller, Door, Priority, caller
+from orders_api.admission import Priority, caller, in_flight
 from orders_api.web.resources import Resource
 
 
 class AtTheDoor:
-    """Middleware: 503 at once when the worker is out of breath."""
-
-    def __init__(self, door: Door) -> None:
-        self.door = door
+    """Middleware: waits for a place in the worker, which `Connections` gives back, or answers 503."""
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
-        self.door.check(_priority(req.method, resource))
+        in_flight.enter(_priority(req.method, resource))
 
 
-class Classes:
-    """Middleware: names the caller before anything asks the database, the session's own check included.
-
-    Set anew for each request: on a kept-alive connection the last one's would still stand.
-    """
+class Users:
+    """Middleware: says whose the request is before anything asks the database, the session's own check included."""
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
-        bearer = getattr(req.context, "bearer", None)
-        caller.set(Caller(_priority(req.method, resource), bearer.user_id if bearer else None))
+        if req.context.bearer:
+            caller.set(replace(caller.get(), user_id=req.context.bearer.user_id))
 
 
 def _priority(method: str, resource: Resource) -> Priority:

@@ -6,6 +6,7 @@ import falcon
 import gevent
 from gunicorn.http.errors import ParseException
 
+from orders_api.admission import in_flight
 from orders_api.errors import Problem
 from orders_api.values import parse_json
 
@@ -37,7 +38,7 @@ def raw_of(req: falcon.Request) -> bytes:
         raise Problem("body_too_large")
     slow = gevent.Timeout(READ_DEADLINE_S)
     try:
-        with slow:
+        with in_flight.aside(), slow:
             raw = req.stream.read(MAX_BYTES + 1)
     except gevent.Timeout as e:
         if e is not slow:

@@ -17,6 +17,7 @@ import falcon
 from peewee import BlobField, CompositeKey, SmallIntegerField, TextField, UUIDField
 from playhouse.postgres_ext import DateTimeTZField
 
+from orders_api.admission import in_flight
 from orders_api.db import BaseModel, db
 from orders_api.errors import Problem
 from orders_api.values import fingerprint, now
@@ -184,7 +185,8 @@ def idempotent(responder: Callable[..., None]) -> Callable[..., None]:
                 db.release()
                 if time.monotonic() > deadline:
                     raise Problem("idempotency_key_in_progress", after_s=1) from None
-                time.sleep(POLL_S)
+                with in_flight.aside():
+                    time.sleep(POLL_S)
                 continue
             except Problem as problem:
                 _prefer_stored(claim, problem, resp)

@@ -15,17 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from orders_api.admission import (
-    CROWD,
-    CROWD_STANDS_AFTER_S,
-    DEADLINE_S,
-    PARKED_PER_USER,
-    Admission,
-    Caller,
-    Door,
-    Priority,
-    caller,
-)
+from orders_api.admission import DEADLINE_S, PARKED_PER_USER, STANDING_S, WAITING_PER_PLACE, Admission, Caller, Priority
 from orders_api.errors import Problem
 from tests.client import LAMP, Client, assert_problem
 from tests.web.raw import blocked_by, get, patch, post, read, sent, wait_until
@@ -44,9 +34,8 @@ class Person:
         self.thread.start()
 
     def _ask(self) -> None:
-        caller.set(self.who)
         try:
-            self.admission.enter()
+            self.admission.enter(self.who)
         except Problem:
             self.outcome = False
         else:
@@ -100,10 +89,11 @@ def test_a_freed_place_goes_to_the_most_important_then_to_the_first():
 
 
 @pytest.mark.parametrize(
-    ("priority", "most"), [(Priority.LIST, 8), (Priority.READ, 12), (Priority.WRITE, 14), (Priority.WEBHOOK, 16)]
+    ("priority", "share"),
+    [(Priority.LIST, 1 / 2), (Priority.READ, 3 / 4), (Priority.WRITE, 7 / 8), (Priority.WEBHOOK, 1)],
 )
-def test_each_class_may_use_its_share_of_the_queue(priority: Priority, most: int):
-    room = Room(1)
+def test_each_class_may_use_its_share_of_the_queue(priority: Priority, share: float):
+    room, most = Room(1), int(share * WAITING_PER_PLACE)
     room.come()
     people = [room.come(priority) for _ in range(most)]
 
@@ -120,7 +110,7 @@ def test_each_class_may_use_its_share_of_the_queue(priority: Priority, most: int
 def test_in_a_standing_queue_who_waited_too_long_is_shed(priority: Priority, patience_s: float):
     room = Room(1)
     first = room.come()
-    room.now = 0.15
+    room.now = STANDING_S
     late, webhook = room.come(priority), room.come(Priority.WEBHOOK)
     room.now += patience_s + 0.01
     first.leave()
@@ -135,7 +125,7 @@ def test_in_a_burst_nobody_is_shed():
     room = Room(1)
     room.come()
     crowd = [room.come(Priority.LIST) for _ in range(4)]
-    room.now = 0.09
+    room.now = 0.9 * STANDING_S
     assert room.serve_all() == crowd
 
 
@@ -195,29 +185,16 @@ def test_a_place_given_at_the_very_end_of_the_wait_is_taken_or_kept_never_lost(m
 KILLED = """
 from gevent import monkey; monkey.patch_all()
 import gevent, uuid
-from orders_api.admission import (
-    CROWD,
-    CROWD_STANDS_AFTER_S,
-    DEADLINE_S,
-    PARKED_PER_USER,
-    Admission,
-    Caller,
-    Door,
-    Priority,
-    caller,
-)
-def ask(admission, who):
-    caller.set(who)
-    admission.enter()
+from orders_api.admission import Admission, Caller, Priority
 admission, alice = Admission(2), Caller(Priority.WRITE, uuid.uuid4())
-def claim(): gevent.spawn(ask, admission, alice).join()
+def claim(): gevent.spawn(admission.enter, alice).join()
 claim()
-parked = gevent.spawn(ask, admission, alice); gevent.sleep(0)
+parked = gevent.spawn(admission.enter, alice); gevent.sleep(0)
 bob = Caller(Priority.WRITE, uuid.uuid4())
-gevent.spawn(ask, admission, bob).join()
+gevent.spawn(admission.enter, bob).join()
 carol = Caller(Priority.WRITE, uuid.uuid4())
-queued = gevent.spawn(ask, admission, carol); gevent.sleep(0)
-given = gevent.spawn(ask, admission, Caller(Priority.WEBHOOK)); gevent.sleep(0)
+queued = gevent.spawn(admission.enter, carol); gevent.sleep(0)
+given = gevent.spawn(admission.enter, Caller(Priority.WEBHOOK)); gevent.sleep(0)
 assert (admission.in_use, admission.waiting) == (2, 3), (admission.in_use, admission.waiting)
 parked.kill(); queued.kill()
 assert admission.waiting == 1
@@ -355,54 +332,3 @@ def test_a_freed_place_goes_to_writes_then_reads_then_lists(
 
     assert answers[0].status == answers[3].status == 200
     assert routes[1:] == [("PATCH", "/orders/{order_id}"), ("GET", "/idempotency-keys/{key:path}"), ("GET", "/orders")]
-
-
-# At the door
-
-
-def crowded(lag_s: float, *, stood_s: float = CROWD_STANDS_AFTER_S) -> Door:
-    """A door behind which a crowd has stood for a while, and that knows the lag of who comes next."""
-    now = [0.0]
-    door = Door(clock=lambda: now[0])
-    for _ in range(CROWD):
-        door.arrived(lag_s)
-    now[0] += stood_s
-    door.arrived(lag_s)
-    return door
-
-
-def test_a_worker_out_of_breath_sheds_lists_then_reads_then_writes_and_webhooks_last():
-    def shed_at(lag_s: float) -> list[Priority]:
-        return [priority for priority in Priority if is_shed(crowded(lag_s), priority)]
-
-    def is_shed(door: Door, priority: Priority) -> bool:
-        try:
-            door.check(priority)
-        except Problem as problem:
-            return problem.code == "overloaded"
-        return False
-
-    assert [shed_at(lag_s) for lag_s in (0.019, 0.021, 0.031, 0.041, 0.151)] == [
-        [],
-        [Priority.LIST],
-        [Priority.LIST, Priority.READ],
-        [Priority.LIST, Priority.READ, Priority.WRITE],
-        [Priority.LIST, Priority.READ, Priority.WRITE, Priority.WEBHOOK],
-    ]
-
-
-def test_the_door_lets_a_burst_through():
-    crowded(0.5, stood_s=CROWD_STANDS_AFTER_S / 2).check(Priority.LIST)
-
-
-def test_who_only_waits_makes_no_crowd():
-    crowded(0.001).check(Priority.LIST)
-
-
-def test_the_door_opens_when_the_crowd_has_gone():
-    door = crowded(0.5)
-    for _ in range(3):
-        door.left()
-    door.arrived(0.5)
-
-    door.check(Priority.LIST)
