@@ -9,7 +9,7 @@ import enum
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ class Priority(enum.IntEnum):
 
 # In a queue that stands: longer than this it is not worth waiting, the client will have asked again.
 PATIENCE_S = {
-    Priority.LIST: 0.2,
-    Priority.READ: 0.25,
-    Priority.WRITE: 0.3,
+    Priority.LIST: 0.1,
+    Priority.READ: 0.15,
+    Priority.WRITE: 0.2,
     Priority.WEBHOOK: DEADLINE_S,
     Priority.HEALTH: DEADLINE_S,
     Priority.RETURN: DEADLINE_S,
@@ -87,8 +87,14 @@ class _Waiter:
 class Admission:
     """Gives out `places`. A user claims at most half of them, held or queued for; the rest waits apart."""
 
-    def __init__(self, places: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        places: int,
+        patience_s: Mapping[Priority, float] = PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.places = places
+        self.patience_s = patience_s
         self.in_use = 0
         self.shed: Counter[str] = Counter()
         self._clock = clock
@@ -183,7 +189,7 @@ class Admission:
 
     def _refuse_late(self, now: float) -> None:
         for priority, line in self._lines.items():
-            while line and now - (first := next(iter(line))).since > PATIENCE_S[priority]:
+            while line and now - (first := next(iter(line))).since > self.patience_s[priority]:
                 self._refuse(first)
 
     def _first(self) -> _Waiter | None:

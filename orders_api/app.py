@@ -30,7 +30,7 @@ from orders_api.web.resources import Methods, Queries
 from orders_api.web.tracing import Tracing
 
 # Half of them may wait for PostgreSQL while the others keep the processor busy; more only make each other wait.
-IN_FLIGHT_PER_CONNECTION = 2
+IN_FLIGHT_PER_CONNECTION = 1.5
 
 
 def create_app(settings: Settings) -> Wsgi:
@@ -38,7 +38,7 @@ def create_app(settings: Settings) -> Wsgi:
     logs.configure()
     db.open(settings)
     memcached.open(settings)
-    in_flight.open(IN_FLIGHT_PER_CONNECTION * settings.database_pool_size)
+    in_flight.open(round(IN_FLIGHT_PER_CONNECTION * settings.database_pool_size))
     tokens = AccessTokens(settings.jwt_keys)
     limiter = Limiter(settings)
     by_ip = Limits(limiter, "ip", settings.trusted_proxy_hops)

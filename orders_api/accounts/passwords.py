@@ -9,15 +9,14 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 from typing import TypeVar
 
 import bcrypt
-from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
-from orders_api.admission import in_flight
-from orders_api.errors import Problem
+from orders_api.admission import Admission, Priority, caller, in_flight
 
 T = TypeVar("T")
 
@@ -25,8 +24,7 @@ MIN_CHARACTERS, MAX_CHARACTERS = 8, 256
 DEFAULT_ROUNDS = 12
 THREADS = 2
 NICENESS = 10  # as nice(1) counts
-MAX_WAITING = 32
-MAX_WAIT_S = 1.0
+PATIENCE_S = 0.6  # in a queue that stands: some three hashes
 
 
 def _nfkc(text: str) -> str:
@@ -56,19 +54,31 @@ class Passwords:
         self.rounds = rounds
         # A salt of the same cost and a digest of nothing: an unknown email costs what a wrong password costs.
         self._dummy = bcrypt.gensalt(rounds) + b"." * 31
-        self._gate = _Gate()
+        self._threads = ThreadPool(THREADS)
+        self._admission = Admission(THREADS, patience_s=dict.fromkeys(Priority, PATIENCE_S))
 
     def hash(self, password: str) -> str:
-        return self._gate.run(lambda: bcrypt.hashpw(_digest(password), bcrypt.gensalt(self.rounds))).decode()
+        return self._run(lambda: bcrypt.hashpw(_digest(password), bcrypt.gensalt(self.rounds))).decode()
 
     def verify(self, password: str, stored: str | None) -> bool:
         """Whether the password made this hash; without one False, in the same time."""
         against = stored.encode() if stored else self._dummy
-        return self._gate.run(lambda: bcrypt.checkpw(_digest(password), against)) and stored is not None
+        return self._run(lambda: bcrypt.checkpw(_digest(password), against)) and stored is not None
 
     def is_outdated(self, stored: str) -> bool:
         """Whether the hash was made at another cost than today's."""
         return int(stored[4:6]) != self.rounds
+
+    def _run(self, work: Callable[[], T]) -> T:
+        who = caller.get()
+        # The statements that follow are not shed: undone, they would count as a wrong guess, or waste a hash.
+        caller.set(replace(who, priority=Priority.RETURN))
+        self._admission.enter(who)
+        try:
+            with in_flight.aside():
+                return self._threads.apply(_giving_way, (work,))
+        finally:
+            self._admission.leave(who)
 
 
 def _digest(password: str) -> bytes:
@@ -81,37 +91,3 @@ def _giving_way(work: Callable[[], T]) -> T:
     if sys.platform == "linux":  # elsewhere this would be the whole process
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     return work()
-
-
-class _Gate:
-    """Two threads and a queue of at most 32, made on first use: threads do not survive a fork."""
-
-    def __init__(self) -> None:
-        self._pid = 0
-        self._waiting = 0
-
-    def run(self, work: Callable[[], T]) -> T:
-        if self._pid != os.getpid():
-            self._start()
-        with in_flight.aside():
-            self._enter()
-            try:
-                return self._threads.apply(_giving_way, (work,))
-            finally:
-                self._places.release()
-
-    def _start(self) -> None:
-        self._threads = ThreadPool(THREADS)
-        self._places = BoundedSemaphore(THREADS)
-        self._waiting = 0
-        self._pid = os.getpid()
-
-    def _enter(self) -> None:
-        if self._waiting >= MAX_WAITING:
-            raise Problem("overloaded", after_s=1)
-        self._waiting += 1
-        try:
-            if not self._places.acquire(timeout=MAX_WAIT_S):
-                raise Problem("overloaded", after_s=1)
-        finally:
-            self._waiting -= 1
