@@ -1,7 +1,6 @@
 """Who gets a place when there are fewer than are wanted: by importance, within a second, and no user all of them.
 
-There are two kinds of places: in flight, of which a worker has twice as many as connections, because more would only
-make each other slow; and the connections themselves. Bursts are absorbed, standing overload gives short waits: CoDel
+There are places of several kinds: in flight in a worker, its connections, its threads for hashing. Bursts are absorbed, standing overload gives short waits: CoDel
 for requests, after Ben Maurer, "Fail at Scale", ACM Queue 13(8), 2015.
 """
 
@@ -17,7 +16,7 @@ from uuid import UUID
 
 from orders_api.errors import Problem
 
-DEADLINE_S = 1.0
+DEADLINE_S = 0.9  # of the second that the contract gives: the refusal takes its time too
 WAITING_PER_PLACE = 64
 PARKED_PER_USER = 64
 # A burst leaves a place free sooner than this; where none was, the queue is one that stands.

@@ -29,8 +29,8 @@ from orders_api.web.rate_limits import Limiter, Limits
 from orders_api.web.resources import Methods, Queries
 from orders_api.web.tracing import Tracing
 
-# Half of them may wait for PostgreSQL while the others keep the processor busy; more only make each other wait.
-IN_FLIGHT_PER_CONNECTION = 1.5
+# As many as there are connections: more in flight only make each other wait (make storm).
+MIN_IN_FLIGHT = 4
 
 
 def create_app(settings: Settings) -> Wsgi:
@@ -38,7 +38,7 @@ def create_app(settings: Settings) -> Wsgi:
     logs.configure()
     db.open(settings)
     memcached.open(settings)
-    in_flight.open(round(IN_FLIGHT_PER_CONNECTION * settings.database_pool_size))
+    in_flight.open(max(MIN_IN_FLIGHT, settings.database_pool_size))
     tokens = AccessTokens(settings.jwt_keys)
     limiter = Limiter(settings)
     by_ip = Limits(limiter, "ip", settings.trusted_proxy_hops)

@@ -12,7 +12,9 @@ class AtTheDoor:
     """Middleware: waits for a place in the worker, which `Connections` gives back, or answers 503."""
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
-        in_flight.enter(_priority(req.method, resource))
+        priority = _priority(req.method, resource)
+        if priority is not Priority.HEALTH:  # it has to tell of a worker that is full
+            in_flight.enter(priority)
 
 
 class Users:
