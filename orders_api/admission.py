@@ -1,7 +1,8 @@
 """Who gets a place when there are fewer than are wanted: by importance, within a second, and no user all of them.
 
-There are places of several kinds: in flight in a worker, its connections, its threads for hashing. Bursts are absorbed, standing overload gives short waits: CoDel
-for requests, after Ben Maurer, "Fail at Scale", ACM Queue 13(8), 2015.
+There are places of several kinds: in flight in a worker, its connections, its threads for hashing. Bursts are
+absorbed, standing overload gives short waits: CoDel for requests, after Ben Maurer, "Fail at Scale",
+ACM Queue 13(8), 2015.
 """
 
 import enum

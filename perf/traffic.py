@@ -33,14 +33,14 @@ IDLE_S = 3  # the service closes idle connections after 5; a client that uses on
 MAX_CONNECTIONS = 1000  # by then it is the client that queues: `waited` says how often
 PRIORITY = -10  # as nice(1) counts
 PAGE = 20  # orders, the API's default
-MIX = {  # 70 % reads, 20 % creates, 10 % changes and logins
+MIX = {  # 70 % reads, 20 % creates, 10 % changes and logins; a login every 15 minutes would be far below 1 %
     "list": 25,
     "list with items": 15,
     "order": 30,
     "create": 20,
-    "change": 6,
+    "change": 7,
     "cancel": 2,
-    "login": 2,
+    "login": 1,
 }
 CURRENCIES = ("EUR", "USD", "JPY")
 

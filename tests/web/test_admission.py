@@ -15,7 +15,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from orders_api.admission import DEADLINE_S, PARKED_PER_USER, STANDING_S, WAITING_PER_PLACE, Admission, Caller, Priority
+from orders_api.admission import (
+    DEADLINE_S,
+    PARKED_PER_USER,
+    STANDING_S,
+    WAITING_PER_PLACE,
+    Admission,
+    Caller,
+    InFlight,
+    Priority,
+)
+from orders_api.app import MIN_IN_FLIGHT
 from orders_api.errors import Problem
 from tests.client import LAMP, Client, assert_problem
 from tests.web.raw import blocked_by, get, patch, post, read, sent, wait_until
@@ -182,6 +192,79 @@ def test_a_place_given_at_the_very_end_of_the_wait_is_taken_or_kept_never_lost(m
     assert outcomes == {True, False}
 
 
+def test_what_was_waited_for_another_place_counts():
+    room = Room(1)
+    first = room.come()
+    start = time.monotonic()
+    with pytest.raises(Problem, match="overloaded"):
+        room.admission.enter(Caller(Priority.WRITE, waited_s=DEADLINE_S))
+    assert time.monotonic() - start < DEADLINE_S / 2
+
+    room.now = STANDING_S
+    waiter = threading.Thread(target=room.admission.enter, args=[Caller(Priority.WEBHOOK)])
+    late = threading.Thread(target=refused, args=[room.admission, Caller(Priority.LIST, waited_s=0.04)])
+    for thread in (late, waiter):
+        before = room.admission.waiting
+        thread.start()
+        wait_until(lambda before=before: room.admission.waiting > before)
+    room.now += 0.02  # 0.06 s in all: longer than a list waits
+    first.leave()
+    late.join()
+    waiter.join()
+    assert room.admission.shed == {"WRITE": 1, "LIST": 1}
+
+
+def refused(admission: Admission, who: Caller) -> None:
+    with pytest.raises(Problem, match="overloaded"):
+        admission.enter(who)
+
+
+def test_who_steps_aside_leaves_the_place_and_comes_back_before_all_that_are_new():
+    in_flight, log = InFlight(), []
+    in_flight.open(1)
+    stepped_out, come_back = threading.Event(), threading.Event()
+
+    def request(name: str, priority: Priority, work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            in_flight.enter(priority)
+            log.append(name)
+            work()
+            in_flight.leave()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def reads_a_body() -> None:
+        with in_flight.aside():
+            stepped_out.set()
+            come_back.wait()
+        log.append("back")
+
+    threads = [request("slow", Priority.LIST, reads_a_body)]
+    stepped_out.wait()
+    held = threading.Event()
+    threads.append(request("other", Priority.LIST, held.wait))
+    wait_until(lambda: log == ["slow", "other"])
+    threads.append(request("webhook", Priority.WEBHOOK, lambda: None))
+    wait_until(lambda: in_flight.admission.waiting == 1)
+    come_back.set()
+    wait_until(lambda: in_flight.admission.waiting == 2)
+    held.set()
+    for thread in threads:
+        thread.join()
+
+    assert log == ["slow", "other", "back", "webhook"]
+    assert (in_flight.admission.in_use, in_flight.admission.waiting) == (0, 0)
+
+
+def test_who_has_no_place_steps_aside_all_the_same():
+    in_flight = InFlight()
+    with in_flight.aside():
+        in_flight.leave()
+    assert in_flight.admission.in_use == 0
+
+
 KILLED = """
 from gevent import monkey; monkey.patch_all()
 import gevent, uuid
@@ -306,6 +389,20 @@ def test_held_places_are_refused_in_time_while_health_checks_answer(
         holder.rollback()
         assert read(held).status == 200
     assert dave.get("/readyz").status_code == 200
+
+
+def test_who_waits_for_a_body_or_a_hash_holds_no_place(serve_all: Callable[..., Any], person: Callable[[Any], Client]):
+    server = serve_all(WEB_CONCURRENCY="1", DATABASE_POOL_SIZE="1", BCRYPT_ROUNDS="13")
+    carol = person(server)
+    credentials = json.dumps({"email": f"{uuid.uuid4()}@example.com", "password": "far from right"}).encode()
+    slow = [create(carol, "").split(b"\r\n\r\n")[0] + b"\r\n\r\n"] * MIN_IN_FLIGHT
+    hashed = [post("/auth/login", body=credentials)] * MIN_IN_FLIGHT
+    with sent(server.port, slow + hashed) as waiting:
+        answers = [carol.get("/orders"), carol.place(), carol.get("/healthz")]
+        unanswered = len(waiting) - len(answered(waiting))
+
+    assert [answer.status_code for answer in answers] == [200, 201, 200]
+    assert unanswered >= MIN_IN_FLIGHT, "nobody waited: the test shows nothing"
 
 
 def test_a_freed_place_goes_to_writes_then_reads_then_lists(
