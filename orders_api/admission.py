@@ -22,6 +22,8 @@ WAITING_PER_PLACE = 64
 PARKED_PER_USER = 64
 # A burst leaves a place free sooner than this; where none was, the queue is one that stands.
 STANDING_S = 0.5
+# Who comes right after one that was late would be late as well: refused at once, it costs the others less.
+CLOSED_S = 0.05
 
 
 class Priority(enum.IntEnum):
@@ -106,6 +108,7 @@ class Admission:
         self._claims: Counter[UUID] = Counter()
         self._parked: dict[UUID, Line] = {}
         self._full_since: float | None = None
+        self._closed_until: dict[Priority, float] = {}
 
     @property
     def waiting(self) -> int:
@@ -147,6 +150,9 @@ class Admission:
             self._claim(who)
             self._take()
             return None
+        if not capped and self._clock() < self._closed_until.get(who.priority, 0.0):
+            self.shed[who.priority.name] += 1
+            raise Problem("overloaded", after_s=1)
         waiting = len(self._parked.get(who.user_id, ())) if capped and who.user_id else self._queued()
         if waiting >= (PARKED_PER_USER if capped else self._bounds.get(who.priority, float("inf"))):
             self.shed[who.priority.name] += 1
@@ -191,6 +197,7 @@ class Admission:
         for priority, line in self._lines.items():
             while line and now - (first := next(iter(line))).since > self.patience_s[priority]:
                 self._refuse(first)
+                self._closed_until[priority] = now + CLOSED_S
 
     def _first(self) -> _Waiter | None:
         return next((waiter for line in self._lines.values() for waiter in line), None)
