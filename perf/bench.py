@@ -98,11 +98,7 @@ class Failed(Exception):  # noqa: N818
 
 
 def main() -> None:
-    missing = [tool for tool in ("wrk", "pgbench") if shutil.which(tool) is None]
-    if missing:
-        sys.exit(
-            f"make bench needs {' and '.join(missing)} on the PATH (Debian: apt-get install wrk postgresql-contrib)."
-        )
+    require("wrk", "pgbench")
     only = [name for name in os.environ.get("ONLY", "").split(",") if name]
     known = [HELLO.name, *(figure.name for figure in SERVICE), *(f"pgbench_{name}" for name in SQL)]
     if unknown := set(only) - set(known):
@@ -120,6 +116,13 @@ def main() -> None:
     if not only:
         how = {"command": "make bench", "rounds": rounds, "seconds": seconds, "orders": ORDERS, "users": USERS}
         write(results, rows, {**before, **how})
+
+
+def require(*tools: str) -> None:
+    """Ends the program with what is to be installed."""
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        sys.exit(f"This needs {' and '.join(missing)} on the PATH (Debian: apt-get install wrk postgresql-contrib).")
 
 
 def measure(wanted: list[str], rounds: int, seconds: int) -> Results:
