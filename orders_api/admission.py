@@ -21,7 +21,8 @@ DEADLINE_S = 0.9  # of the second that the contract gives: the refusal takes its
 WAITING_PER_PLACE = 64
 PARKED_PER_USER = 64
 # A burst leaves a place free sooner than this; where none was, the queue is one that stands.
-STANDING_S = 0.5
+STANDING_S = 0.6
+CALM_S = 0.1  # a place that was free for less does not mean that the queue has gone
 # Who comes right after one that was late would be late as well: refused at once, it costs the others less.
 CLOSED_S = 0.05
 
@@ -39,7 +40,7 @@ class Priority(enum.IntEnum):
 
 # In a queue that stands: longer than this it is not worth waiting, the client will have asked again.
 PATIENCE_S = {
-    Priority.LIST: 0.05,
+    Priority.LIST: 0.1,
     Priority.READ: 0.1,
     Priority.WRITE: 0.15,
     Priority.WEBHOOK: DEADLINE_S,
@@ -107,7 +108,8 @@ class Admission:
         self._lines: dict[Priority, Line] = {priority: {} for priority in sorted(Priority, reverse=True)}
         self._claims: Counter[UUID] = Counter()
         self._parked: dict[UUID, Line] = {}
-        self._full_since: float | None = None
+        self._full_since = 0.0
+        self._free_since: float | None = float("-inf")  # None: it is full
         self._closed_until: dict[Priority, float] = {}
 
     @property
@@ -174,8 +176,11 @@ class Admission:
 
     def _take(self) -> None:
         self.in_use += 1
-        if self.in_use == self.places and self._full_since is None:
-            self._full_since = self._clock()
+        if self.in_use == self.places and self._free_since is not None:
+            now = self._clock()
+            if now - self._free_since > CALM_S:
+                self._full_since = now
+            self._free_since = None
 
     def _leave(self, who: Caller) -> None:
         self.in_use -= 1
@@ -185,13 +190,13 @@ class Admission:
     def _hand_out(self) -> None:
         """Gives what is free to those who are worth most. In a queue that stands, who is late is shed first."""
         now = self._clock()
-        if self._full_since is not None and now - self._full_since >= STANDING_S:
+        if now - self._full_since >= STANDING_S:
             self._refuse_late(now)
         while self.in_use < self.places and (first := self._first()):
             first.decide(True)
             self._take()
-        if self.in_use < self.places:
-            self._full_since = None
+        if self.in_use < self.places and self._free_since is None:
+            self._free_since = now
 
     def _refuse_late(self, now: float) -> None:
         for priority, line in self._lines.items():

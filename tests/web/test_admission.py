@@ -16,8 +16,11 @@ import psycopg
 import pytest
 
 from orders_api.admission import (
+    CALM_S,
+    CLOSED_S,
     DEADLINE_S,
     PARKED_PER_USER,
+    PATIENCE_S,
     STANDING_S,
     WAITING_PER_PLACE,
     Admission,
@@ -114,20 +117,63 @@ def test_each_class_may_use_its_share_of_the_queue(priority: Priority, share: fl
     room.serve_all()
 
 
-@pytest.mark.parametrize(
-    ("priority", "patience_s"), [(Priority.LIST, 0.2), (Priority.READ, 0.25), (Priority.WRITE, 0.3)]
-)
-def test_in_a_standing_queue_who_waited_too_long_is_shed(priority: Priority, patience_s: float):
+@pytest.mark.parametrize("priority", [Priority.LIST, Priority.READ, Priority.WRITE])
+def test_in_a_standing_queue_who_waited_too_long_is_shed(priority: Priority):
     room = Room(1)
     first = room.come()
     room.now = STANDING_S
     late, webhook = room.come(priority), room.come(Priority.WEBHOOK)
-    room.now += patience_s + 0.01
+    room.now += PATIENCE_S[priority] + 0.01
     first.leave()
     wait_until(lambda: webhook.outcome)
     webhook.leave()
     wait_until(lambda: late.outcome is False)
 
+    assert room.is_clean()
+
+
+def overloaded() -> tuple[Room, Person]:
+    """One place, in a queue that stands; who has it; a list was refused for being late."""
+    room = Room(1)
+    first = room.come()
+    room.now = STANDING_S
+    room.come(Priority.LIST)
+    following = room.come(Priority.WEBHOOK)
+    room.now += PATIENCE_S[Priority.LIST] + 0.01
+    first.leave()
+    wait_until(lambda: following.outcome)
+    return room, following
+
+
+def test_who_comes_right_after_one_that_was_late_is_refused_at_once():
+    room, last = overloaded()
+    assert room.come(Priority.LIST).outcome is False
+    others = [room.come(Priority.READ)]
+    room.now += CLOSED_S
+    others.append(room.come(Priority.LIST))
+    assert [one.outcome for one in others] == [None, None]
+    last.leave()
+    others[0].thread.join()
+    others[0].leave()
+    others[1].thread.join()
+    others[1].leave()
+    assert room.is_clean()
+
+
+@pytest.mark.parametrize(("free_s", "is_shed"), [(CALM_S / 2, True), (2 * CALM_S, False)])
+def test_a_moment_without_a_queue_is_not_its_end(free_s: float, is_shed: bool):
+    room, last = overloaded()
+    last.leave()
+    room.now += free_s
+    last = room.come(Priority.WRITE)
+    waiting = room.come(Priority.LIST)
+    room.now += PATIENCE_S[Priority.LIST] + 0.01
+    last.leave()
+    wait_until(lambda: waiting.outcome is not None)
+
+    assert waiting.outcome is not is_shed
+    if waiting.outcome:
+        waiting.leave()
     assert room.is_clean()
 
 
