@@ -17,7 +17,7 @@ from uuid import UUID
 
 from orders_api.errors import Problem
 
-DEADLINE_S = 0.9  # of the second that the contract gives: the refusal takes its time too
+DEADLINE_S = 0.85  # of the second that the contract gives: the refusal takes its time too
 WAITING_PER_PLACE = 64
 PARKED_PER_USER = 64
 # A burst leaves a place free sooner than this; where none was, the queue is one that stands.

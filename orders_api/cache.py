@@ -25,7 +25,7 @@ from peewee import PeeweeException
 
 from orders_api.admission import in_flight
 from orders_api.bypasses import bypasses
-from orders_api.errors import Problem
+from orders_api.db import problem_of
 from orders_api.memcached import Batch, Memcached, Reply, memcached
 
 GENERATION_TTL_S = 24 * 3600
@@ -151,8 +151,9 @@ class Lookup:
             return found
         try:
             value = self._load(load, generation, lock)
-        except Problem as problem:
-            if problem.type.status != UNAVAILABLE:
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is None or problem.type.status != UNAVAILABLE:
                 raise
             return found
         self.verdict = "miss"

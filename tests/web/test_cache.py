@@ -343,6 +343,46 @@ def test_a_422_is_never_remembered(server: Server, alice: Client, shared: Cache)
     assert told(shared, orders_of(alice), value_key(orders_of(alice), path)) is None
 
 
+def age(cache: Cache, scope: Scope, path: str) -> None:
+    """Puts the soft end of what is remembered of a path into the past."""
+    entry = told(cache, scope, value_key(scope, path))
+    assert entry is not None
+    tell(cache, scope, value_key(scope, path), entry[:17] + b"%013d" % 0 + entry[30:])
+
+
+def test_after_the_soft_end_one_reader_renews_and_the_others_take_the_old_value(
+    server: Server, alice: Client, shared: Cache, sql: psycopg.Connection
+):
+    path = alice.place().headers["Location"]
+    scope = orders_of(alice)
+    assert noted(ask(server, alice, path)) is None
+    set_note(sql, alice, "by hand")
+    age(shared, scope, path)
+    lock = f"lock:{value_key(scope, path)}"
+    tell(shared, scope, lock, b"")
+    meanwhile = ask(server, alice, path)
+    forget(shared, scope, lock)
+    renewed, after = ask(server, alice, path), ask(server, alice, path)
+
+    assert (verdict(meanwhile), statements(meanwhile), noted(meanwhile)) == ("stale", 0, None)
+    assert (verdict(renewed), noted(renewed)) == ("miss", "by hand")
+    assert (verdict(after), noted(after)) == ("hit", "by hand")
+
+
+def test_what_can_not_be_renewed_is_served_as_it_was(server: Server, alice: Client, shared: Cache, connect: Connect):
+    path = alice.place().headers["Location"]
+    before = ask(server, alice, path)
+    age(shared, orders_of(alice), path)
+    holder = connect(server, autocommit=False)
+    holder.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+    during = ask(server, alice, path)
+    holder.rollback()
+    after = ask(server, alice, path)
+
+    assert (during.status, verdict(during), body(during)) == (200, "stale", body(before))
+    assert (after.status, verdict(after)) == (200, "miss")
+
+
 def test_a_refused_read_leaves_no_lock(server: Server, alice: Client):
     """Else the next one would wait for a value that nobody loads."""
     for path in ("/orders?limit=0", f"/orders/{uuid.uuid4()}"):
