@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from orders_api.errors import Problem
@@ -66,7 +66,7 @@ Line = dict["_Waiter", None]  # first come first served, and left from the middl
 
 
 class _Waiter:
-    """`admitted` is None until it is decided. `since`: when it joined the queue; `line`: where it stands."""
+    """`admitted`: None until decided. `since`: when it began to wait, elsewhere included. `line`: where it stands."""
 
     __slots__ = ("admitted", "caller", "decided", "line", "since")
 
@@ -202,7 +202,8 @@ class Admission:
         for priority, line in self._lines.items():
             while line and now - (first := next(iter(line))).since > self.patience_s[priority]:
                 self._refuse(first)
-                self._closed_until[priority] = now + CLOSED_S
+                if priority in SHARES:
+                    self._closed_until[priority] = now + CLOSED_S
 
     def _first(self) -> _Waiter | None:
         return next((waiter for line in self._lines.values() for waiter in line), None)
@@ -261,12 +262,11 @@ class InFlight:
     def open(self, places: int) -> None:
         self.admission = Admission(places)
 
-    def enter(self, priority: Priority) -> None:
+    def enter(self, who: Caller) -> None:
         """Takes a place for the current request. Raises Problem `overloaded`."""
-        who = Caller(priority)
         waited_s = self.admission.enter(who)
         self._holder.set(who)
-        caller.set(Caller(priority, waited_s=waited_s))
+        caller.set(replace(who, waited_s=waited_s))
 
     def leave(self) -> None:
         """Gives the current request's place back, if it has one."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import falcon
 
-from orders_api.admission import Priority, caller, in_flight
+from orders_api.admission import Caller, Priority, caller, in_flight
 from orders_api.web.resources import Resource
 
 
@@ -12,9 +12,10 @@ class AtTheDoor:
     """Middleware: waits for a place in the worker, which `Connections` gives back, or answers 503."""
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
-        priority = _priority(req.method, resource)
-        if priority is not Priority.HEALTH:  # it has to tell of a worker that is full
-            in_flight.enter(priority)
+        who = Caller(_priority(req.method, resource))
+        caller.set(who)  # anew for each request: on a kept-alive connection the last one's would still stand
+        if who.priority is not Priority.HEALTH:  # it has to tell of a worker that is full
+            in_flight.enter(who)
 
 
 class Users:

@@ -272,7 +272,7 @@ def test_who_steps_aside_leaves_the_place_and_comes_back_before_all_that_are_new
 
     def request(name: str, priority: Priority, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:
-            in_flight.enter(priority)
+            in_flight.enter(Caller(priority))
             log.append(name)
             work()
             in_flight.leave()
@@ -403,6 +403,8 @@ def test_a_stuck_lock_starves_only_its_own_user(
             answers.append(other.get("/readyz"))
             assert [answer.status_code for answer in answers] == [200, 200, 201, 200, 200]
         took_s = time.monotonic() - start
+        # On the connection of one whose places are all taken: the check is the platform's all the same.
+        assert [stuck.get(path).status_code for path in ("/orders?limit=0", "/readyz")] == [422, 200]
         assert blocked_by(sql, holder) == 4
         wait_until(lambda: len(answered(waiting)) == 26)
         early = answered(waiting)
