@@ -12,19 +12,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 from uuid import UUID
+
+from gevent import monkey
 
 from orders_api.errors import Problem
 
 DEADLINE_S = 0.85  # of the second that the contract gives: the refusal takes its time too
 WAITING_PER_PLACE = 64
+CROWD_PER_PLACE = 4
 PARKED_PER_USER = 64
-# A burst leaves a place free sooner than this; where none was, the queue is one that stands.
+# A queue stands when in all of STANDING_S somebody in it was late; it has gone when in all of CALM_S nobody was.
+LATE_S = 0.05
 STANDING_S = 0.6
-CALM_S = 0.1  # a place that was free for less does not mean that the queue has gone
+CALM_S = 0.3
 # Who comes right after one that was late would be late as well: refused at once, it costs the others less.
-CLOSED_S = 0.05
+CLOSED_S = 0.1
 
 
 class Priority(enum.IntEnum):
@@ -51,8 +55,7 @@ PATIENCE_S = {
 SHARES = {Priority.LIST: 1 / 2, Priority.READ: 3 / 4, Priority.WRITE: 7 / 8, Priority.WEBHOOK: 1}
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """For whom the current thread or greenlet asks. Without a user no cap applies: commands, logins, health checks."""
 
     priority: Priority = Priority.WRITE
@@ -60,7 +63,10 @@ class Caller:
     waited_s: float = 0.0  # for other places: patience and deadline are for the request as a whole
 
 
-caller: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039  (frozen)
+# The system's own, whether or not gevent has put another in its place: nobody waits while holding it.
+_Lock = monkey.get_original("threading", "Lock")
+
+caller: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039  (a tuple)
 
 Line = dict["_Waiter", None]  # first come first served, and left from the middle at no cost
 
@@ -101,15 +107,16 @@ class Admission:
         self.in_use = 0
         self.shed: Counter[str] = Counter()
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = _Lock()
         self._cap = max(1, places // 2)
         self._bounds = {priority: share * places * WAITING_PER_PLACE for priority, share in SHARES.items()}
         # A place is free only while all lines are empty.
         self._lines: dict[Priority, Line] = {priority: {} for priority in sorted(Priority, reverse=True)}
         self._claims: Counter[UUID] = Counter()
         self._parked: dict[UUID, Line] = {}
-        self._full_since = 0.0
-        self._free_since: float | None = float("-inf")  # None: it is full
+        self._stands = False
+        self._late_since: float | None = None
+        self._late_at = 0.0
         self._closed_until: dict[Priority, float] = {}
 
     @property
@@ -150,7 +157,7 @@ class Admission:
         capped = who.user_id is not None and self._claims[who.user_id] >= self._cap
         if not capped and self.in_use < self.places:
             self._claim(who)
-            self._take()
+            self.in_use += 1
             return None
         if not capped and self._clock() < self._closed_until.get(who.priority, 0.0):
             self.shed[who.priority.name] += 1
@@ -174,29 +181,34 @@ class Admission:
     def _queued(self) -> int:
         return sum(map(len, self._lines.values()))
 
-    def _take(self) -> None:
-        self.in_use += 1
-        if self.in_use == self.places and self._free_since is not None:
-            now = self._clock()
-            if now - self._free_since > CALM_S:
-                self._full_since = now
-            self._free_since = None
-
     def _leave(self, who: Caller) -> None:
         self.in_use -= 1
         self._unclaim(who)
         self._hand_out()
 
     def _hand_out(self) -> None:
-        """Gives what is free to those who are worth most. In a queue that stands, who is late is shed first."""
+        """Gives what is free to those who are worth most.
+
+        In a queue that stands, who is late is refused, and the newest comes first: the others' clients have less time
+        left, and all would be late in turn (adaptive LIFO, in the article named above).
+        """
         now = self._clock()
-        if now - self._full_since >= STANDING_S:
+        self._look_at_the_queue(now)
+        if self._stands:
             self._refuse_late(now)
         while self.in_use < self.places and (first := self._first()):
             first.decide(True)
-            self._take()
-        if self.in_use < self.places and self._free_since is None:
-            self._free_since = now
+            self.in_use += 1
+
+    def _look_at_the_queue(self, now: float) -> None:
+        oldest = min((next(iter(line)).since for line in self._lines.values() if line), default=now)
+        if now - oldest > LATE_S:
+            self._late_at = now
+            if self._late_since is None:
+                self._late_since = oldest + LATE_S
+            self._stands = self._stands or now - self._late_since >= STANDING_S
+        elif not self._stands or now - self._late_at > CALM_S:
+            self._stands, self._late_since = False, None
 
     def _refuse_late(self, now: float) -> None:
         for priority, line in self._lines.items():
@@ -206,7 +218,10 @@ class Admission:
                     self._closed_until[priority] = now + CLOSED_S
 
     def _first(self) -> _Waiter | None:
-        return next((waiter for line in self._lines.values() for waiter in line), None)
+        for priority, line in self._lines.items():
+            if line:
+                return next(reversed(line) if self._stands and priority in SHARES else iter(line))
+        return None
 
     def _refuse(self, waiter: _Waiter) -> None:
         self.shed[waiter.caller.priority.name] += 1
@@ -262,11 +277,17 @@ class InFlight:
     def open(self, places: int) -> None:
         self.admission = Admission(places)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether far more wait at the door than have come in."""
+        return self.admission.waiting > CROWD_PER_PLACE * self.admission.places
+
     def enter(self, who: Caller) -> None:
         """Takes a place for the current request. Raises Problem `overloaded`."""
         waited_s = self.admission.enter(who)
         self._holder.set(who)
-        caller.set(replace(who, waited_s=waited_s))
+        if waited_s:
+            caller.set(who._replace(waited_s=waited_s))
 
     def leave(self) -> None:
         """Gives the current request's place back, if it has one."""

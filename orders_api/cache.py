@@ -19,7 +19,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from peewee import PeeweeException
 
@@ -56,20 +56,17 @@ class Kind:
     hard_s: int
 
     def scope(self, home: str, name: str | None = None) -> "Scope":
-        return Scope(self, home, f"{self.name}:{name or home}")
+        full = f"{self.name}:{name or home}"
+        return Scope(self, home, full, f"generation:{full}")
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """What becomes stale together. `home`: the user whose server it is kept on."""
 
     kind: Kind
     home: str
     name: str
-
-    @property
-    def generation_key(self) -> str:
-        return f"generation:{self.name}"
+    generation_key: str
 
 
 class Cache:

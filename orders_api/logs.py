@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -38,6 +39,14 @@ LOGGING: dict[str, Any] = {
     },
 }
 
+_out = structlog.BytesLogger(sys.stdout.buffer)
+
+
+def write(event: str, **fields: Any) -> None:
+    """One line at level info, past structlog too: there is one a request, and its steps cost 3 % of a cached read."""
+    line = {**fields, "event": event, "level": "info", "time": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+    _out.msg(orjson.dumps(line))
+
 
 def configure() -> None:
     """What the application itself says takes the short way: to bytes by orjson, past the standard library."""
@@ -48,6 +57,6 @@ def configure() -> None:
             structlog.processors.JSONRenderer(serializer=orjson.dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        logger_factory=lambda *_: _out,
         cache_logger_on_first_use=True,
     )

@@ -4,9 +4,9 @@ Everything a request asks of one server travels in one round trip (memcached's p
 cached read's time the round trips were the larger part.
 """
 
+import functools
 import hashlib
 import time
-from functools import partial
 
 import gevent
 from gevent.event import Event
@@ -21,6 +21,7 @@ TIMEOUT_S = 0.1
 BREAKER_S = 1.0
 RECEIVED_BYTES = 1 << 16
 KEY_VERSION = "v2"
+REMEMBERED_KEYS, REMEMBERED_CHARACTERS = 8192, 128
 DOWN = (OSError, MemcacheError, ValueError, IndexError)  # the last two: an answer that is none
 _END = b"MN\r\n"  # what memcached answers to `mn`, which ends each batch
 
@@ -204,7 +205,7 @@ class Memcached:
         """By rendezvous hashing (Thaler and Ravishankar, 1998): the same on every host, whatever the order."""
         if len(self._servers) < 2:
             return self._servers[0] if self._servers else None
-        return max(self._servers, key=partial(_weight, home.encode()))
+        return max(self._servers, key=functools.partial(_weight, home.encode()))
 
     def ping(self) -> bool:
         """Whether every server takes a value."""
@@ -225,4 +226,12 @@ memcached = Memcached()
 
 def hashed(key: str) -> bytes:
     """Keys of one length, whatever a client put into them, that another version of us never reads."""
+    return _remembered(key) if len(key) <= REMEMBERED_CHARACTERS else _hashed(key)
+
+
+def _hashed(key: str) -> bytes:
     return hashlib.sha256(f"{KEY_VERSION}:{key}".encode()).hexdigest().encode()
+
+
+# Five of the six keys of a cached read are of its user or address, and come again with the next one.
+_remembered = functools.lru_cache(REMEMBERED_KEYS)(_hashed)

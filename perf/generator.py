@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,14 +30,14 @@ class Crowd:
         self._stack = stack
         self._seed = 0
 
-    def send(self, phases: Sequence[tuple[float, float]]) -> Sent:
-        """Each phase is (requests a second, seconds)."""
+    def send(self, phases: Sequence[tuple[float, float]], mix: Mapping[str, int] | None = None) -> Sent:
+        """Each phase is (requests a second, seconds). `mix`: the operations by weight; None is the acceptance's."""
         self._seed += 1
         # A new crowd each time: the last plan's orders are known to nobody, and the tokens are fresh.
         crowd = gather(self._stack, self._served, self._seed)
         plan = {"host": "127.0.0.1", "port": self._served.port, "crowd": str(crowd), "seed": self._seed}
         with tempfile.TemporaryDirectory(prefix="orders-plan-") as folder:
-            return self._run({**plan, "phases": phases}, Path(folder))
+            return self._run({**plan, "phases": phases, "mix": mix}, Path(folder))
 
     def _run(self, plan: dict[str, Any], folder: Path) -> Sent:
         (folder / "plan").write_text(json.dumps(plan))

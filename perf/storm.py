@@ -1,6 +1,9 @@
 """`make storm`: three times what the service sustains, then half of it. Overload has to cost the excess, and only that.
 
 RATE is what it sustains, in requests a second; without it, it is searched first.
+
+The accepted are of another mix than the sent: mostly writes, which are worth most and cost most. So the peak that their
+throughput is compared with is searched afterwards, with that mix and no excess.
 """
 
 import os
@@ -9,6 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +28,7 @@ SEARCH_POINT_S = 6
 
 MAX_ACCEPTED_P95_MS = 300
 MAX_SHED_S = 1.1  # a second for a place, and the way there and back
-MIN_THROUGHPUT = 0.8  # of the sustainable rate
+MIN_THROUGHPUT = 0.8  # of the peak
 PROBE_EVERY_S = 0.25
 MAX_PROBE_S = 1
 CLASSES = {  # the first is shed first
@@ -49,8 +53,12 @@ def main() -> int:
         print(f"Sustainable: {rate:g} requests a second; the storm: {EXCESS * rate:g} for {STORM_S} s", flush=True)
         with Probes(served.url) as probes:
             sent = crowd.send([(rate * REST, WARM_UP_S), (rate * EXCESS, STORM_S), (rate * REST, AFTER_S)])
-        report = figures_of(sent.samples, probes, rate) | {"connections": sent.connections, "waited": sent.waited}
-        wrong = complaints(sent.samples, probes, rate)
+        mix = Counter(sample[1] for sample in accepted(during(sent.samples)))
+        print(f"The peak of what was accepted ({', '.join(f'{n} x {name}' for name, n in mix.most_common())}):")
+        peak = sustainable(crowd, SEARCH_POINT_S, mix)[0]
+        report = figures_of(sent.samples, probes, rate, peak)
+        report |= {"connections": sent.connections, "waited": sent.waited, "accepted_mix": dict(mix)}
+        wrong = complaints(sent.samples, probes, peak)
         _show(report, sent.samples)
         summary = {"sustainable": rate, "passed": not wrong, "complaints": wrong, **report}
         print(f"Kept in {figures.keep('storm', served.env, busy, summary).relative_to(ROOT)}")
@@ -115,13 +123,15 @@ def shed(samples: Samples) -> Samples:
     return [sample for sample in samples if sample[4] == "shed"]
 
 
-def figures_of(samples: Samples, probes: Probes, rate: float) -> dict[str, Any]:
+def figures_of(samples: Samples, probes: Probes, rate: float, peak: float) -> dict[str, Any]:
     storm = during(samples)
     return {
         "accepted": figures.row("accepted", accepted(storm), STORM_S),
         "shed": figures.row("shed", shed(storm), STORM_S) | {"failures": 0},  # as it should be
         "afterwards": figures.row("afterwards", after(samples), AFTER_S),
         "accepted_share_of_sustainable": round(len(accepted(storm)) / STORM_S / rate, 3),
+        "peak_of_this_mix": peak,
+        "accepted_share_of_peak": round(len(accepted(storm)) / STORM_S / peak, 3) if peak else 0,
         "shed_shares": {name: round(share, 3) for name, share in shed_shares(storm).items()},
         "other_outcomes": {text: n for text, n in figures.outcomes(samples).items() if text != "shed"},
         "recovered_after_s": round(recovered_after(samples), 2),
@@ -147,19 +157,19 @@ def recovered_after(samples: Samples) -> float:
     return max(bad, default=WARM_UP_S + STORM_S) - WARM_UP_S - STORM_S
 
 
-def complaints(samples: Samples, probes: Probes, rate: float) -> list[str]:
+def complaints(samples: Samples, probes: Probes, peak: float) -> list[str]:
     """Every promise that was not kept, in one sentence each."""
-    return [*_of_the_accepted(samples, rate), *_of_the_others(samples), *_of_the_end(samples, probes)]
+    return [*_of_the_accepted(samples, peak), *_of_the_others(samples), *_of_the_end(samples, probes)]
 
 
-def _of_the_accepted(samples: Samples, rate: float) -> list[str]:
+def _of_the_accepted(samples: Samples, peak: float) -> list[str]:
     took = [sample[3] * 1000 for sample in accepted(during(samples))]
     p95, throughput = figures.percentile(took, 0.95), len(took) / STORM_S
     said = []
     if p95 >= MAX_ACCEPTED_P95_MS:
         said.append(f"p95 of the accepted is {p95:.0f} ms; it has to stay below {MAX_ACCEPTED_P95_MS}")
-    if throughput < MIN_THROUGHPUT * rate:
-        said.append(f"{throughput:.0f} a second were accepted; {MIN_THROUGHPUT:.0%} of {rate:g} should be")
+    if not peak or throughput < MIN_THROUGHPUT * peak:
+        said.append(f"{throughput:.0f} a second were accepted; {MIN_THROUGHPUT:.0%} of {peak:g} should be")
     return said
 
 

@@ -285,12 +285,12 @@ class Phase:
     seconds: float
 
 
-def arrivals(phases: list[Phase], rng: random.Random) -> Iterator[tuple[float, str]]:
+def arrivals(phases: list[Phase], rng: random.Random, mix: dict[str, int]) -> Iterator[tuple[float, str]]:
     """When (seconds from the beginning) and what, at constant distances within a phase."""
     begin = 0.0
     for phase in phases:
         count = round(phase.rate * phase.seconds)
-        for number, operation in enumerate(rng.choices([*MIX], [*MIX.values()], k=count)):
+        for number, operation in enumerate(rng.choices([*mix], [*mix.values()], k=count)):
             yield begin + number / phase.rate, operation
         begin += phase.seconds
 
@@ -298,7 +298,10 @@ def arrivals(phases: list[Phase], rng: random.Random) -> Iterator[tuple[float, s
 class Generator:
     """Sends a plan to a service and hands each sample to `report` when its answer is there."""
 
-    def __init__(self, host: str, port: int, crowd: list[Person], seed: int = 1) -> None:
+    def __init__(
+        self, host: str, port: int, crowd: list[Person], seed: int = 1, mix: dict[str, int] | None = None
+    ) -> None:
+        self._mix = mix or MIX
         self.connections = Connections(host, port)
         self._rng = random.Random(seed)  # noqa: S311  (the same traffic each time)
         self._operations = Operations(self.connections, self._rng)
@@ -308,7 +311,7 @@ class Generator:
 
     def run(self, phases: list[Phase], report: Callable[[Sample], None]) -> None:
         """Returns when every answer is there, or has timed out."""
-        plan = list(arrivals(phases, self._rng))
+        plan = list(arrivals(phases, self._rng, self._mix))
         flying = gevent.pool.Group()
         _go_first()
         gc.collect()
@@ -352,7 +355,7 @@ def main() -> None:
     plan_file, samples_file = sys.argv[1:]
     with open(plan_file) as file:
         plan = json.load(file)
-    generator = Generator(plan["host"], plan["port"], load_crowd(plan["crowd"]), plan["seed"])
+    generator = Generator(plan["host"], plan["port"], load_crowd(plan["crowd"]), plan["seed"], plan["mix"])
     samples: list[Sample] = []
     generator.run([Phase(*phase) for phase in plan["phases"]], samples.append)
     connections = generator.connections

@@ -9,7 +9,6 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.resources import files
 from typing import TypeVar
 
@@ -72,7 +71,7 @@ class Passwords:
     def _run(self, work: Callable[[], T]) -> T:
         who = caller.get()
         # The statements that follow are not shed: undone, they would count as a wrong guess, or waste a hash.
-        caller.set(replace(who, priority=Priority.RETURN))
+        caller.set(who._replace(priority=Priority.RETURN))
         self._admission.enter(who)
         try:
             with in_flight.aside():

@@ -2,7 +2,7 @@
 
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from orders_api.accounts.lockout import LOCK_S, WINDOW_S
 from orders_api.accounts.models import Session
@@ -119,8 +119,7 @@ def _revoke(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
     ).execute()
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Whose a verified access token is."""
 
     user_id: uuid.UUID

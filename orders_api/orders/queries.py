@@ -29,12 +29,11 @@ def find_order(user_id: UUID, order_id: UUID | None) -> OrderRow:
 
 
 def lock_order(user_id: UUID, order_id: UUID | None) -> Order:
-    """The same, locked until the transaction ends."""
-    query = Order.select().where(Order.user_id == user_id, Order.id == order_id).for_update()
-    order = query.first() if order_id else None
-    if order is None:
+    """The same, locked until the transaction ends, to be changed."""
+    row = db.execute_sql(_locked_order(), {"user_id": user_id, "id": order_id}).fetchone() if order_id else None
+    if row is None:
         raise Problem("order_not_found")
-    return order
+    return Order(user_id=user_id, **OrderRow._make(row)._asdict())
 
 
 def orders_of(user_id: UUID, *, limit: int, after: Position | None = None, **filters: Any) -> list[OrderRow]:
@@ -77,6 +76,11 @@ def _orders() -> Any:
 @functools.cache
 def _one_order() -> str:
     return _compiled(_orders().where(Order.id == _given("id")))
+
+
+@functools.cache
+def _locked_order() -> str:
+    return _compiled(_orders().where(Order.id == _given("id")).for_update())
 
 
 @functools.cache

@@ -14,13 +14,21 @@ from orders_api.orders.queries import items_of, lock_order
 from orders_api.orders.states import EDITABLE, check_owner_step
 from orders_api.values import new_id, now
 
-# The number is taken from the user's counter row, whose lock is held from here to COMMIT: no gap, no inversion.
-_RECORD = """
+# The numbers are taken from the user's counter row, whose lock is held from here to COMMIT: no gap, no inversion.
+# Without a counter row nothing is changed.
+_STORE = """
     WITH counter AS (
-        UPDATE feeds SET last_sequence = last_sequence + 1 WHERE user_id = %s RETURNING last_sequence
+        UPDATE feeds SET last_sequence = last_sequence + %(count)s WHERE user_id = %(user_id)s
+        RETURNING last_sequence - %(count)s AS before
+    ),
+    changed AS (
+        UPDATE orders SET status = %(status)s::order_status, currency = %(currency)s, total_cents = %(total_cents)s,
+            metadata = %(metadata)s, version = %(version)s, updated_at = %(updated_at)s
+        FROM counter WHERE user_id = %(user_id)s AND id = %(id)s
     )
     INSERT INTO order_events (user_id, sequence, order_id, type, data, trace_id, created_at)
-    SELECT %s, last_sequence, %s, %s, %s, %s, %s FROM counter
+    SELECT %(user_id)s, before + number, %(id)s, type, data, %(trace_id)s, %(updated_at)s
+    FROM counter, unnest(%(types)s::text[], %(data)s::jsonb[]) WITH ORDINALITY AS event (type, data, number)
 """
 
 # One statement, so one transaction, one round trip. The claim decides whether anything happens at all. The counter's
@@ -144,20 +152,19 @@ def _edit(order: Order, items: Stored, changes: dict[str, Any]) -> tuple[list[st
 
 
 def _store(order: Order, items: Stored, changed: list[str], trace_id: str) -> None:
+    """The order's next version with its events: the last statement before COMMIT."""
     order.version += 1
     order.updated_at = max(now(), order.updated_at)
-    names = {"status", "currency", "total_cents", "metadata"} & set(changed) | {"version", "updated_at"}
-    Order.update({getattr(Order, name): getattr(order, name) for name in names}).where(
-        Order.user_id == order.user_id, Order.id == order.id
-    ).execute()
     if "items" in changed:
         OrderItem.delete().where(OrderItem.user_id == order.user_id, OrderItem.order_id == order.id).execute()
         _insert(items)
     edits = [name for name in changed if name != "status"]
-    if edits:
-        _record(order, "order.updated", edits, trace_id)
-    if "status" in changed:
-        _record(order, "order.cancelled", ["status"], trace_id)
+    events = {"order.updated": edits, "order.cancelled": ["status"] if "status" in changed else []}
+    events = {kind: names for kind, names in events.items() if names}
+    own = {"metadata": Jsonb(order.metadata), "trace_id": trace_id, "count": len(events), "types": list(events)}
+    data = [Jsonb(_event_data(order, names)) for names in events.values()]
+    if db.execute_sql(_STORE, {**order.__data__, **own, "data": data}).rowcount != len(events):
+        raise RuntimeError(NO_COUNTER)
 
 
 def _merged(metadata: dict[str, str], changes: dict[str, str | None] | None) -> dict[str, str]:
@@ -192,14 +199,6 @@ def _insert(items: Stored) -> None:
     drafted = [item.__data__ for item in items if isinstance(item, OrderItem)]
     if drafted:
         OrderItem.insert_many(drafted).execute()
-
-
-def _record(order: Order, kind: str, changed: list[str], trace_id: str) -> None:
-    """Writes an event with the user's next number: the last statement before COMMIT."""
-    user, data, moment = order.user_id, _event_data(order, changed), order.updated_at
-    written = db.execute_sql(_RECORD, (user, user, order.id, kind, Jsonb(data), trace_id, moment)).rowcount
-    if written != 1:
-        raise RuntimeError(NO_COUNTER)
 
 
 def _event_data(order: Order, changed: list[str]) -> dict[str, Any]:

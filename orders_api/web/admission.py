@@ -1,7 +1,5 @@
 """What a request is worth, and whose it is, when there are fewer places than requests."""
 
-from dataclasses import replace
-
 import falcon
 
 from orders_api.admission import Caller, Priority, caller, in_flight
@@ -23,7 +21,7 @@ class Users:
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
         if req.context.bearer:
-            caller.set(replace(caller.get(), user_id=req.context.bearer.user_id))
+            caller.set(caller.get()._replace(user_id=req.context.bearer.user_id))
 
 
 def _priority(method: str, resource: Resource) -> Priority:

@@ -1,10 +1,12 @@
 """gunicorn's edge: what is too broken to reach the application gets a plain 400, and is heard out first."""
 
 import contextlib
+import functools
 import socket
 from typing import Any
 
 import gevent
+from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.http.errors import (
     ConfigurationProblem,
@@ -14,13 +16,30 @@ from gunicorn.http.errors import (
 )
 from gunicorn.workers.ggevent import GeventWorker
 
+from orders_api.admission import in_flight
+
 LINGER_S = 1.0
+# Connections that a crowded worker accepts each time its loop comes round, after 50 ms or more. One by one, as gunicorn
+# accepts them to give all workers alike, requests and health checks wait for seconds before anybody sees them.
+ACCEPTED_BY_THE_CROWDED = 16
 # gunicorn files these under parsing too, but they are no fault of the client's.
 OURS = (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName)
 
 
+class Server(StreamServer):
+    """gevent's, but for how many connections it accepts at a time."""
+
+    @property
+    def max_accept(self) -> int:
+        return ACCEPTED_BY_THE_CROWDED if in_flight.crowded else 1
+
+
 class Worker(GeventWorker):
     """gunicorn's gevent worker, but for its 414, 431 and 501: a client learns the same of each broken request."""
+
+    def server_class(self, listener: Any, *, spawn: Any, **_: Any) -> "Server":
+        """gunicorn calls this for a server of our own."""
+        return Server(listener, handle=functools.partial(self.handle, listener), spawn=spawn)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         if isinstance(exc, OURS) or not isinstance(exc, ParseException):

@@ -7,10 +7,9 @@ import time
 import falcon
 import structlog
 
+from orders_api import logs
 from orders_api.db import Statements, statements
 from orders_api.web.resources import Resource
-
-log = structlog.get_logger("orders_api.requests")
 
 # Version 00 has exactly these four fields; later ones may add more. ff and ids of zeros alone are invalid.
 _TRACEPARENT = re.compile(
@@ -51,8 +50,9 @@ class Tracing:
         if self.server_timing:
             cache = f', cache;desc="{verdict}"' if verdict else ""
             resp.set_header("Server-Timing", f'db;dur={spent.ms:.1f};desc="{spent.count} statements"{cache}')
-        log.info(
+        logs.write(
             "request",
+            trace_id=req.context.trace_id,
             method=req.method,
             route=req.uri_template,
             status=int(str(resp.status)[:3]),

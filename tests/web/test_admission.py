@@ -19,6 +19,7 @@ from orders_api.admission import (
     CALM_S,
     CLOSED_S,
     DEADLINE_S,
+    LATE_S,
     PARKED_PER_USER,
     PATIENCE_S,
     STANDING_S,
@@ -117,54 +118,83 @@ def test_each_class_may_use_its_share_of_the_queue(priority: Priority, share: fl
     room.serve_all()
 
 
+def standing(places: int = 1) -> tuple[Room, Person]:
+    """A queue in which somebody was late for so long that it stands, empty again; and who has its place."""
+    room = Room(places)
+    first = room.come()
+    followed = room.come(Priority.WEBHOOK)
+    room.now = LATE_S + STANDING_S
+    first.leave()
+    wait_until(lambda: followed.outcome)
+    return room, followed
+
+
+def passed_on(last: Person, to: Person) -> Person:
+    last.leave()
+    wait_until(lambda: to.outcome)
+    return to
+
+
 @pytest.mark.parametrize("priority", [Priority.LIST, Priority.READ, Priority.WRITE])
 def test_in_a_standing_queue_who_waited_too_long_is_shed(priority: Priority):
-    room = Room(1)
-    first = room.come()
-    room.now = STANDING_S
+    room, last = standing()
     late, webhook = room.come(priority), room.come(Priority.WEBHOOK)
     room.now += PATIENCE_S[priority] + 0.01
-    first.leave()
-    wait_until(lambda: webhook.outcome)
-    webhook.leave()
+    passed_on(last, webhook).leave()
     wait_until(lambda: late.outcome is False)
 
     assert room.is_clean()
 
 
-def overloaded() -> tuple[Room, Person]:
-    """One place, in a queue that stands; who has it; a list was refused for being late."""
+def test_in_a_standing_queue_the_newest_comes_first_but_for_who_comes_back():
+    room, last = standing()
+    kinds = [Priority.READ, Priority.RETURN] * 2
+    first_read, first_back, second_read, second_back = (room.come(kind) for kind in kinds)
+    for following in (first_back, second_back, second_read, first_read):
+        last = passed_on(last, following)
+    last.leave()
+
+    assert room.is_clean()
+
+
+def test_a_queue_that_moves_on_does_not_stand_however_long_it_is_full():
     room = Room(1)
-    first = room.come()
-    room.now = STANDING_S
+    last, following = room.come(), room.come()
+    while room.now < 2 * STANDING_S:
+        room.now += 0.9 * LATE_S
+        last, following = passed_on(last, following), room.come()
+    older, newer = following, room.come()
+    passed_on(passed_on(last, older), newer).leave()
+
+    assert room.is_clean()
+
+
+def overloaded() -> tuple[Room, Person]:
+    """A queue that stands; a list was refused for being late; who has the place."""
+    room, last = standing()
     room.come(Priority.LIST)
     following = room.come(Priority.WEBHOOK)
     room.now += PATIENCE_S[Priority.LIST] + 0.01
-    first.leave()
-    wait_until(lambda: following.outcome)
-    return room, following
+    return room, passed_on(last, following)
 
 
 def test_who_comes_right_after_one_that_was_late_is_refused_at_once():
     room, last = overloaded()
     assert room.come(Priority.LIST).outcome is False
-    others = [room.come(Priority.READ)]
-    room.now += CLOSED_S
-    others.append(room.come(Priority.LIST))
-    assert [one.outcome for one in others] == [None, None]
-    last.leave()
-    others[0].thread.join()
-    others[0].leave()
-    others[1].thread.join()
-    others[1].leave()
+    other = room.come(Priority.READ)
+    room.now += CLOSED_S / 2
+    last = passed_on(last, other)
+    room.now += CLOSED_S / 2
+    passed_on(last, room.come(Priority.LIST)).leave()
+
     assert room.is_clean()
 
 
-@pytest.mark.parametrize(("free_s", "is_shed"), [(CALM_S / 2, True), (2 * CALM_S, False)])
-def test_a_moment_without_a_queue_is_not_its_end(free_s: float, is_shed: bool):
+@pytest.mark.parametrize(("calm_s", "is_shed"), [(CALM_S / 2, True), (2 * CALM_S, False)])
+def test_a_moment_without_anybody_late_is_not_the_end_of_a_standing_queue(calm_s: float, is_shed: bool):
     room, last = overloaded()
+    room.now += calm_s
     last.leave()
-    room.now += free_s
     last = room.come(Priority.WRITE)
     waiting = room.come(Priority.LIST)
     room.now += PATIENCE_S[Priority.LIST] + 0.01
@@ -181,7 +211,7 @@ def test_in_a_burst_nobody_is_shed():
     room = Room(1)
     room.come()
     crowd = [room.come(Priority.LIST) for _ in range(4)]
-    room.now = 0.9 * STANDING_S
+    room.now = LATE_S + 0.9 * STANDING_S
     assert room.serve_all() == crowd
 
 
@@ -240,24 +270,24 @@ def test_a_place_given_at_the_very_end_of_the_wait_is_taken_or_kept_never_lost(m
 
 def test_what_was_waited_for_another_place_counts():
     room = Room(1)
-    first = room.come()
+    room.come()
     start = time.monotonic()
     with pytest.raises(Problem, match="overloaded"):
         room.admission.enter(Caller(Priority.WRITE, waited_s=DEADLINE_S))
     assert time.monotonic() - start < DEADLINE_S / 2
 
-    room.now = STANDING_S
+    room, last = standing()
     waiter = threading.Thread(target=room.admission.enter, args=[Caller(Priority.WEBHOOK)])
-    late = threading.Thread(target=refused, args=[room.admission, Caller(Priority.LIST, waited_s=0.04)])
+    late = threading.Thread(target=refused, args=[room.admission, Caller(Priority.LIST, waited_s=0.09)])
     for thread in (late, waiter):
         before = room.admission.waiting
         thread.start()
         wait_until(lambda before=before: room.admission.waiting > before)
-    room.now += 0.02  # 0.06 s in all: longer than a list waits
-    first.leave()
+    room.now += 0.02  # 0.11 s in all: longer than a list waits
+    last.leave()
     late.join()
     waiter.join()
-    assert room.admission.shed == {"WRITE": 1, "LIST": 1}
+    assert room.admission.shed == {"LIST": 1}
 
 
 def refused(admission: Admission, who: Caller) -> None:
