@@ -44,9 +44,9 @@ class Priority(enum.IntEnum):
 
 # In a queue that stands: longer than this it is not worth waiting, the client will have asked again.
 PATIENCE_S = {
-    Priority.LIST: 0.1,
-    Priority.READ: 0.1,
-    Priority.WRITE: 0.15,
+    Priority.LIST: 0.05,
+    Priority.READ: 0.05,
+    Priority.WRITE: 0.1,
     Priority.WEBHOOK: DEADLINE_S,
     Priority.HEALTH: DEADLINE_S,
     Priority.RETURN: DEADLINE_S,

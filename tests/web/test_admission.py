@@ -182,9 +182,8 @@ def test_who_comes_right_after_one_that_was_late_is_refused_at_once():
     room, last = overloaded()
     assert room.come(Priority.LIST).outcome is False
     other = room.come(Priority.READ)
-    room.now += CLOSED_S / 2
     last = passed_on(last, other)
-    room.now += CLOSED_S / 2
+    room.now += CLOSED_S
     passed_on(last, room.come(Priority.LIST)).leave()
 
     assert room.is_clean()
