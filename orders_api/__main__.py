@@ -1,9 +1,11 @@
 """The `orders-api` command."""
 
-import base64
 import os
-import secrets
 import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
 
 import click
 import psycopg
@@ -76,36 +78,70 @@ def seed(email: str, password: str) -> None:
     settings = Settings.from_env()
     if settings.production:
         raise SettingError("ENVIRONMENT", "is production, where no demo user is made")
-    from orders_api.db import db
     from orders_api.seeds import seed as make
 
-    db.open(settings)
-    try:
+    with _database(settings):
         made = make(email, password)
-    finally:
-        db.shut()
     click.echo(f"Made {email} with five orders." if made else f"{email} is already there.")
+
+
+@main.command()
+@click.argument("order_id", type=click.UUID)
+@click.option("--refund", is_flag=True, help="Gives the money back instead.")
+@click.option("--amount", type=click.IntRange(0), help="In minor units; else the order's total.")
+@click.option("--url", help="Of the service; else the one on this machine.")
+def pay(order_id: uuid.UUID, refund: bool, amount: int | None, url: str | None) -> None:
+    """Pays an order: sends the webhook that a payment provider would send, signed with the first of WEBHOOK_SECRETS."""
+    from orders_api.dev import running_env
+    from orders_api.payments import provider
+    from orders_api.payments.services import find_amount
+
+    settings = Settings.from_env({**running_env(os.environ), **os.environ})
+    if not settings.webhook_secrets:
+        raise SettingError("WEBHOOK_SECRETS", "is not set, so nothing can be signed")
+    with _database(settings):
+        total, currency = find_amount(order_id)
+    kind, cents = f"payment.{'refunded' if refund else 'succeeded'}", total if amount is None else amount
+    address = f"{(url or f'http://127.0.0.1:{settings.port}').rstrip('/')}/webhooks/payments"
+    try:
+        status, said = provider.send(address, settings.webhook_secrets[0], kind, str(order_id), cents, currency)
+    except provider.NotSent as error:
+        raise click.ClickException(f"{address} does not answer: {error}.") from None
+    if status != HTTPStatus.NO_CONTENT:
+        raise click.ClickException(f"{address} answered {status}: {said}")
+    click.echo(f"Sent {kind} of {cents} {currency} for {order_id}; the service has it.")
 
 
 @main.command()
 def keys() -> None:
     """Makes a new JWT key and a new webhook secret, and prints them."""
-    key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
-    click.echo(f"JWT_KEYS={secrets.token_hex(4)}:{key}")
-    click.echo(f"WEBHOOK_SECRETS=whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}")
+    from orders_api.dev.local import new_jwt_key, new_webhook_secret
+
+    click.echo(f"JWT_KEYS={new_jwt_key()}")
+    click.echo(f"WEBHOOK_SECRETS={new_webhook_secret()}")
 
 
 @main.command()
 def expire() -> None:
-    """Deletes expired idempotency answers and sessions, in batches; run it every hour or so."""
-    settings = Settings.from_env()
+    """Deletes expired idempotency answers, sessions and old audit rows, in batches; run it every hour or so."""
     from orders_api.accounts.services import expire_sessions
-    from orders_api.db import db
+    from orders_api.payments.services import prune_attempts
     from orders_api.web.idempotency import expire_keys
+
+    with _database(Settings.from_env()):
+        click.echo(
+            f"Expired {expire_keys()} idempotency keys, {expire_sessions()} sessions"
+            f" and {prune_attempts()} audit rows of webhooks."
+        )
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[None]:
+    from orders_api.db import db
 
     db.open(settings)
     try:
-        click.echo(f"Expired {expire_keys()} idempotency keys and {expire_sessions()} sessions.")
+        yield
     finally:
         db.shut()
 

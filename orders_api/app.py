@@ -15,6 +15,7 @@ from orders_api.admission import in_flight
 from orders_api.cache import cache
 from orders_api.db import db
 from orders_api.memcached import memcached
+from orders_api.payments.resources import PaymentWebhook
 from orders_api.routes import add_routes
 from orders_api.settings import Settings
 from orders_api.web import problems
@@ -25,7 +26,7 @@ from orders_api.web.connections import Connections, Wsgi
 from orders_api.web.cors import Cors
 from orders_api.web.lookahead import LookAhead
 from orders_api.web.pagination import Cursors
-from orders_api.web.rate_limits import Limiter, Limits
+from orders_api.web.rate_limits import Failures, Limiter, Limits
 from orders_api.web.resources import Methods, Queries
 from orders_api.web.tracing import Tracing
 
@@ -65,5 +66,6 @@ def create_app(settings: Settings) -> Wsgi:
         tokens=tokens,
         cursors=Cursors(settings.cursor_keys),
         memcached=memcached,
+        payments=PaymentWebhook(settings.webhook_secrets, Failures(limiter, memcached, "webhooks")),
     )
     return Connections(app)

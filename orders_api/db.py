@@ -1,5 +1,6 @@
 """Peewee on a bounded psycopg pool: checkout, release, statement accounting, retries, and what a failure means."""
 
+import contextlib
 import functools
 import random
 import time
@@ -30,6 +31,7 @@ CONNECTION_OPTIONS = (
 )
 # After this the pool gives a connection attempt up and the next request starts a new one; its default is 5 minutes.
 RECONNECT_TIMEOUT_S = 1.5
+APPLICATION_ROLE = "orders_app"  # made by migrations/0003
 SERIALIZATION_TRIES = 3
 RETRIED = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
 OVERLOADED = frozenset({"55P03", "57014", *RETRIED})  # lock and statement timeouts
@@ -68,6 +70,7 @@ class Database(Psycopg3Database):
         self._pool = psycopg_pool.ConnectionPool(
             conninfo_with_defaults(settings.database_url),
             kwargs={"autocommit": True, "prepare_threshold": settings.database_prepare_threshold},
+            configure=_step_down,
             min_size=settings.database_pool_size,
             max_size=settings.database_pool_size,
             timeout=CHECKOUT_TIMEOUT_S,
@@ -242,6 +245,16 @@ def problem_of(error: BaseException) -> Problem | None:
     if lost or (state or "").startswith(("08", "53", "57P")):
         return Problem("database_unavailable", after_s=1)
     return None
+
+
+def _step_down(connection: psycopg.Connection) -> None:
+    """Takes the application's role, which has no DDL and can't rewrite the past, where the migrations could make it."""
+    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+        connection.execute(
+            "SELECT set_config('role', rolname, false) FROM pg_roles"
+            " WHERE rolname = %s AND pg_has_role(oid, 'MEMBER') AND rolname <> current_user",
+            [APPLICATION_ROLE],
+        )
 
 
 def _hung_up(connection: psycopg.Connection) -> bool:

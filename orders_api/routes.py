@@ -7,14 +7,21 @@ from orders_api.accounts.passwords import Passwords
 from orders_api.accounts.resources import Login, Logout, Me, Refresh, Register
 from orders_api.accounts.tokens import AccessTokens
 from orders_api.memcached import Memcached
-from orders_api.orders.resources import IdempotencyKeyByName, OrderById, OrderEvents, Orders
+from orders_api.orders.resources import Events, IdempotencyKeyByName, OrderById, OrderEvents, Orders
+from orders_api.payments.resources import PaymentWebhook
 from orders_api.web.health import Health, Readiness
 from orders_api.web.pagination import Cursors
 from orders_api.web.problems import ProblemByCode, Problems
 
 
 def add_routes(
-    app: falcon.App, *, passwords: Passwords, tokens: AccessTokens, cursors: Cursors, memcached: Memcached
+    app: falcon.App,
+    *,
+    passwords: Passwords,
+    tokens: AccessTokens,
+    cursors: Cursors,
+    memcached: Memcached,
+    payments: PaymentWebhook,
 ) -> None:
     app.add_route("/auth/register", Register(passwords))
     app.add_route("/auth/login", Login(passwords, tokens))
@@ -25,7 +32,10 @@ def add_routes(
     app.add_route("/orders", Orders(cursors))
     app.add_route("/orders/{order_id}", OrderById())
     app.add_route("/orders/{order_id}/events", OrderEvents(cursors))
+    app.add_route("/events", Events(cursors))
     app.add_route("/idempotency-keys/{key:path}", IdempotencyKeyByName())
+
+    app.add_route("/webhooks/payments", payments)
 
     app.add_route("/problems", Problems())
     app.add_route("/problems/{code}", ProblemByCode())

@@ -199,6 +199,34 @@ def _logged_in(server: Server) -> Iterator[Client]:
 
 
 @pytest.fixture
+def client_of() -> Iterator[Callable[[Server], Client]]:
+    """A user of another server than the shared one."""
+    clients: list[Client] = []
+
+    def log_in(server: Server) -> Client:
+        clients.append(Client(server.url).register().login())
+        return clients[-1]
+
+    yield log_in
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., psycopg.Connection]]:
+    """Opens connections that end with the test: `connect(server)` commits each statement."""
+    opened: list[psycopg.Connection] = []
+
+    def connection(server: Server, *, autocommit: bool = True) -> psycopg.Connection:
+        opened.append(psycopg.connect(server.database_url, autocommit=autocommit))
+        return opened[-1]
+
+    yield connection
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
 def sql(server: Server) -> Iterator[psycopg.Connection]:
     """A connection to the shared server's database: each statement commits."""
     with psycopg.connect(server.database_url, autocommit=True) as connection:

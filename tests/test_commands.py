@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from orders_api import migrator
+
 UNREACHABLE = "postgresql://orders:hunter2@127.0.0.1:1/orders"
 
 
@@ -26,12 +28,14 @@ def test_a_database_that_can_t_be_reached_is_one_sentence(command):
 
 
 def test_migrations_step_back_and_forth(databases):
-    url = databases.empty()
+    url, last = databases.empty(), migrator.all_ids()[-1]
 
     assert run("migrate", DATABASE_URL=url).stdout.startswith("Applied 0001_accounts")
     assert run("migrate", DATABASE_URL=url).stdout == "Nothing to apply.\n"
-    assert run("rollback", DATABASE_URL=url).stdout == "Rolled back 0002_orders\n"
-    assert run("migrate", DATABASE_URL=url).stdout == "Applied 0002_orders\n"
+    assert run("rollback", DATABASE_URL=url).stdout == f"Rolled back {last}\n"
+    assert run("migrate", DATABASE_URL=url).stdout == f"Applied {last}\n"
+    assert run("rollback", "--count", "99", DATABASE_URL=url).stdout.endswith("0001_accounts\n")
+    assert run("migrate", DATABASE_URL=url).stdout.endswith(f"{last}\n")
 
 
 def test_made_keys_are_taken_as_settings():

@@ -53,8 +53,9 @@ class Run:
         return self.wait_until_over()
 
     def commands(self) -> list[str]:
-        """The curl lines, each as it would be pasted."""
-        return [line for line in self.text.splitlines() if re.match(r"(TOKEN=\$\()?curl ", line)]
+        """The lines to paste, each as it would be."""
+        starts = r"((TOKEN|ORDER)=\$\()?curl |\.venv/bin/orders-api "
+        return [line for line in self.text.splitlines() if re.match(starts, line)]
 
     def processes(self) -> set[int]:
         """Everything it started, from the kernel: children, and theirs."""
@@ -107,16 +108,22 @@ def make_run(local: Path) -> Iterator[Start]:
         run.close()
 
 
-def test_the_printed_lines_work_when_pasted(make_run: Start):
+def test_the_printed_lines_work_when_pasted(make_run: Start, local: Path):
     run = make_run().wait_until_up()
 
     pasted = subprocess.run(
-        ["bash", "-e"], input="\n".join(run.commands()), capture_output=True, text=True, check=False
+        ["bash", "-e"],
+        input="\n".join(run.commands()),
+        env={**os.environ, "ORDERS_API_LOCAL": str(local)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
-    assert len(run.commands()) == 3
+    assert len(run.commands()) == 5
     assert pasted.returncode == 0, pasted.stderr
     assert '"lamp-1"' in pasted.stdout, pasted.stdout
+    assert pasted.stdout.count('"status":"paid"') == 1, pasted.stdout
     assert pasted.stdout.count('"demo":"true"') == 5, pasted.stdout
 
 

@@ -4,17 +4,24 @@ import base64
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from orders_api.dev.children import DevError
 
+RUNNING = "running.env"
+
 
 def new_jwt_key() -> str:
     """A fresh entry for JWT_KEYS: 256 bits under a random name."""
     return f"{secrets.token_hex(4)}:{base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip('=')}"
+
+
+def new_webhook_secret() -> str:
+    """A fresh entry for WEBHOOK_SECRETS: 256 bits (Standard Webhooks)."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
 
 class Local:
@@ -25,17 +32,39 @@ class Local:
         self.killed_last_time = killed_last_time
 
     def secrets(self) -> dict[str, str]:
-        """Made once, for development: the key that signs tokens, and the demo user's password."""
+        """Made once, for development: what signs tokens and webhooks, and the demo user's password."""
         file = self.path / "secrets.env"
-        if not file.exists():
-            made = {"JWT_KEYS": new_jwt_key(), "DEMO_PASSWORD": secrets.token_urlsafe(15)}
-            unfinished = file.with_suffix(".new")
-            unfinished.unlink(missing_ok=True)
-            with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-                new.writelines(f"{name}={value}\n" for name, value in made.items())
-            unfinished.rename(file)
-        lines = file.read_text().splitlines()
-        return {name: value for name, _, value in (line.partition("=") for line in lines) if value}
+        kept = read(file)
+        made = {
+            "JWT_KEYS": new_jwt_key(),
+            "WEBHOOK_SECRETS": new_webhook_secret(),
+            "DEMO_PASSWORD": secrets.token_urlsafe(15),
+        }
+        if made.keys() - kept.keys():
+            kept = {**made, **kept}
+            _write_secretly(file, kept)
+        return kept
+
+    def tell(self, env: Mapping[str, str]) -> None:
+        """Keeps the settings of this run where commands in another terminal find them."""
+        _write_secretly(self.path / RUNNING, env)
+
+    def forget(self) -> None:
+        (self.path / RUNNING).unlink(missing_ok=True)
+
+
+def read(file: Path) -> dict[str, str]:
+    """The settings in a file; none where there is no file."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {name: value for name, _, value in (line.partition("=") for line in lines) if value}
+
+
+def _write_secretly(file: Path, settings: Mapping[str, str]) -> None:
+    unfinished = file.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+        new.writelines(f"{name}={value}\n" for name, value in settings.items())
+    unfinished.rename(file)
 
 
 @contextmanager

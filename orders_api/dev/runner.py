@@ -29,6 +29,9 @@ PORT_WAIT_S = 5  # after a kill, the workers of the last run still close their s
 # What settings are checked with before there is a real one: any start should fail before it has started anything.
 ANY_DATABASE = "postgresql:///orders"
 
+# What a command in another terminal has to know of the run.
+TOLD = ("ENVIRONMENT", "PORT", "DATABASE_URL", "MEMCACHED_SERVERS", "JWT_KEYS", "WEBHOOK_SECRETS")
+
 
 class Stopped(Exception):  # noqa: N818  (not an error)
     """A signal asked us to go."""
@@ -39,7 +42,7 @@ def run(environ: Mapping[str, str]) -> int:
     given = {name: value for name, value in environ.items() if value}  # empty counts as unset
     given.setdefault("ENVIRONMENT", "development")
     try:
-        with local.folder(given.get("ORDERS_API_LOCAL") or ROOT / ".local") as here:
+        with local.folder(_folder(given)) as here:
             return Dev(given, here).run()
     except DevError as error:
         click.echo(f"orders-api: {error}", err=True)
@@ -48,6 +51,15 @@ def run(environ: Mapping[str, str]) -> int:
             raise
         click.echo("orders-api: " + DISK_FULL.format(ROOT), err=True)
     return 1
+
+
+def running_env(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings of the run that is on in this clone, for a command that was given no database of its own."""
+    return {} if environ.get("DATABASE_URL") else local.read(_folder(environ) / local.RUNNING)
+
+
+def _folder(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("ORDERS_API_LOCAL") or ROOT / ".local")
 
 
 class Dev:
@@ -85,6 +97,8 @@ class Dev:
         if self.development:
             self._command("seed")
         self._start_gunicorn(settings)
+        if self.development:
+            self.here.tell({name: self.env[name] for name in TOLD if name in self.env})
         password = self.env["DEMO_PASSWORD"] if self.development else None
         _say(banner.text(f"http://127.0.0.1:{settings.port}", password))
 
@@ -159,6 +173,7 @@ class Dev:
 
     def _stop(self) -> None:
         """Requests first, then what they need."""
+        self.here.forget()
         if self.gunicorn:
             stop(self.gunicorn, signal.SIGTERM, GUNICORN_STOP_S)
         for _, child in reversed(self.children):

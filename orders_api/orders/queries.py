@@ -28,6 +28,11 @@ def find_order(user_id: UUID, order_id: UUID | None) -> OrderRow:
     return OrderRow._make(row)
 
 
+def owner_of(order_id: UUID) -> UUID | None:
+    """Whose order it is: what a payment names is the order alone."""
+    return Order.select(Order.user_id).where(Order.id == order_id).scalar()
+
+
 def lock_order(user_id: UUID, order_id: UUID | None) -> Order:
     """The same, locked until the transaction ends, to be changed."""
     row = db.execute_sql(_locked_order(), {"user_id": user_id, "id": order_id}).fetchone() if order_id else None
@@ -109,4 +114,10 @@ def events_of(user_id: UUID, order_id: UUID, *, limit: int, after: int = 0) -> l
     query = OrderEvent.select().where(
         OrderEvent.user_id == user_id, OrderEvent.order_id == order_id, OrderEvent.sequence > after
     )
+    return list(query.order_by(OrderEvent.sequence).limit(limit))
+
+
+def feed_of(user_id: UUID, *, limit: int, after: int = 0) -> list[OrderEvent]:
+    """The next `limit` events of all orders of a user, oldest first, after a sequence number."""
+    query = OrderEvent.select().where(OrderEvent.user_id == user_id, OrderEvent.sequence > after)
     return list(query.order_by(OrderEvent.sequence).limit(limit))

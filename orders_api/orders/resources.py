@@ -98,6 +98,23 @@ class OrderEvents(Resource):
         page.represent(req, [EventDocument.of(event) for event in page.rows]).answer(req, resp)
 
 
+class Events(Resource):
+    """`/events`: the change feed over all orders of the calling user, oldest first, without an end."""
+
+    lists = True
+    query = PageQuery()
+
+    def __init__(self, cursors: Cursors) -> None:
+        self.cursors = cursors
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        user_id, limit = req.context.user_id, req.context.query["limit"]
+        walk = self.cursors.walk(f"feed:{user_id}", req.context.query.get("cursor"), {})
+        events = queries.feed_of(user_id, limit=limit + 1, after=walk.number())
+        page = walk.feed_page(events, limit, lambda event: (event.sequence,))
+        page.represent(req, [EventDocument.in_feed(event) for event in page.rows]).answer(req, resp)
+
+
 class IdempotencyKeyByName(Resource):
     """`/idempotency-keys/{key}`: did the request that timed out succeed?"""
 

@@ -169,6 +169,12 @@ class OrderDocument:
 
 
 class EventDocument:
+    """An event: in an order's history, or with its `order_id` in the feed over all of them."""
+
+    @classmethod
+    def in_feed(cls, event: OrderEvent) -> dict[str, Any]:
+        return {**cls.of(event), "order_id": str(event.order_id)}
+
     @staticmethod
     def of(event: OrderEvent) -> dict[str, Any]:
         return {

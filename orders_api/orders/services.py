@@ -119,15 +119,25 @@ def change_order(
     if versions is not None and order.version not in versions:
         raise Problem("version_conflict", headers={"ETag": etag_of(order, items=True)})
     items: Stored = items_of(user_id, [order.id])[order.id]
-    status = changes.get("status", order.status)
-    if status != order.status:
-        check_owner_step(order.status, status)
+    before, status = order.status, changes.get("status", order.status)
+    if status != before:
+        check_owner_step(before, status)
     changed, items = _edit(order, items, changes)
-    if status != order.status:
-        order.status, changed = status, ["status", *changed]
-    if changed:
-        _store(order, items, changed, trace_id)
+    order.status = status
+    told = {"order.updated": changed, "order.cancelled": ["status"] if status != before else []}
+    told = {kind: names for kind, names in told.items() if names}
+    if told:
+        _store(order, told, trace_id, items if "items" in changed else None)
     return order, items
+
+
+def settle_order(order: Order, status: str, kind: str, trace_id: str) -> None:
+    """Takes a locked order where a verified payment takes it, and tells so by an event of this kind.
+
+    The transaction and the fence are the caller's; this is the last statement before its COMMIT.
+    """
+    order.status = status
+    _store(order, {kind: ["status"]}, trace_id)
 
 
 def _edit(order: Order, items: Stored, changes: dict[str, Any]) -> tuple[list[str], Stored]:
@@ -151,19 +161,19 @@ def _edit(order: Order, items: Stored, changes: dict[str, Any]) -> tuple[list[st
     return changed, items
 
 
-def _store(order: Order, items: Stored, changed: list[str], trace_id: str) -> None:
-    """The order's next version with its events: the last statement before COMMIT."""
+def _store(order: Order, told: dict[str, list[str]], trace_id: str, items: Stored | None = None) -> None:
+    """The order's next version, and its events: `told` maps the type of each to the names of what changed.
+
+    `items`: those that take the place of the old ones.
+    """
     order.version += 1
     order.updated_at = max(now(), order.updated_at)
-    if "items" in changed:
+    if items is not None:
         OrderItem.delete().where(OrderItem.user_id == order.user_id, OrderItem.order_id == order.id).execute()
         _insert(items)
-    edits = [name for name in changed if name != "status"]
-    events = {"order.updated": edits, "order.cancelled": ["status"] if "status" in changed else []}
-    events = {kind: names for kind, names in events.items() if names}
-    own = {"metadata": Jsonb(order.metadata), "trace_id": trace_id, "count": len(events), "types": list(events)}
-    data = [Jsonb(_event_data(order, names)) for names in events.values()]
-    if db.execute_sql(_STORE, {**order.__data__, **own, "data": data}).rowcount != len(events):
+    own = {"metadata": Jsonb(order.metadata), "trace_id": trace_id, "count": len(told), "types": list(told)}
+    data = [Jsonb(_event_data(order, names)) for names in told.values()]
+    if db.execute_sql(_STORE, {**order.__data__, **own, "data": data}).rowcount != len(told):
         raise RuntimeError(NO_COUNTER)
 
 

@@ -22,8 +22,12 @@ def json_of(req: falcon.Request, media_types: tuple[str, ...] = JSON_TYPES) -> A
     """The parsed body. Raises 415, 413 and 400 problems, in this order."""
     empty = not req.content_length and not req.get_header("Transfer-Encoding")
     if not (empty and req.content_type is None):
-        _check_media_type(req, media_types)
-    raw = raw_of(req)
+        check_media_type(req, media_types)
+    return parsed(raw_of(req))
+
+
+def parsed(raw: bytes) -> Any:
+    """The document in a body. Raises malformed_json."""
     if not raw:
         raise Problem("malformed_json", "The body is empty; this request needs a JSON document.")
     try:
@@ -53,7 +57,8 @@ def raw_of(req: falcon.Request) -> bytes:
     return raw
 
 
-def _check_media_type(req: falcon.Request, media_types: tuple[str, ...]) -> None:
+def check_media_type(req: falcon.Request, media_types: tuple[str, ...] = JSON_TYPES) -> None:
+    """Raises media_type_unsupported."""
     media_type, parameters = falcon.parse_header((req.content_type or "").lower())
     if media_type not in media_types or parameters.get("charset", "utf-8") not in ("utf-8", "utf8"):
         raise _unsupported(media_types)

@@ -93,18 +93,27 @@ class Walk:
         """`rows` holds one more than the page when there are more."""
         more = len(rows) > limit
         shown = rows[:limit]
-        cursor = self.cursors.write(self.scope, self.hashes, position_of(shown[-1])) if more else None
-        return Page(shown, cursor)
+        return Page(shown, self._cursor(position_of(shown[-1])) if more else None, more)
+
+    def feed_page(self, rows: list[Row], limit: int, position_of: Callable[[Row], Sequence[Any]]) -> "Page[Row]":
+        """A page of what is never at its end: its cursor waits behind the last row for those that are yet to come."""
+        shown = rows[:limit]
+        position = position_of(shown[-1]) if shown else self.position or (0,)
+        return Page(shown, self._cursor(position), len(rows) > limit)
+
+    def _cursor(self, position: Sequence[Any]) -> str:
+        return self.cursors.write(self.scope, self.hashes, position)
 
 
 @dataclass(frozen=True)
 class Page(Generic[Row]):
     rows: list[Row]
     next_cursor: str | None
+    has_more: bool
 
     def represent(self, req: falcon.Request, documents: list[dict[str, Any]]) -> Representation:
-        body = {"data": documents, "has_more": self.next_cursor is not None, "next_cursor": self.next_cursor}
-        if self.next_cursor is None:
+        body = {"data": documents, "has_more": self.has_more, "next_cursor": self.next_cursor}
+        if not self.has_more:
             return Representation(orjson.dumps(body))
         query = urlencode({**req.params, "cursor": self.next_cursor})
         return Representation(orjson.dumps(body), link=f'<{req.path}?{query}>; rel="next"')

@@ -10,7 +10,7 @@ from limits import RateLimitItem
 from limits.storage import MemoryStorage
 
 from orders_api.errors import Problem
-from orders_api.memcached import Batch, Reply
+from orders_api.memcached import Batch, Memcached, Reply
 from orders_api.settings import Settings
 from orders_api.web.resources import Resource
 
@@ -32,6 +32,16 @@ class Verdict(NamedTuple):
     @property
     def share_left(self) -> float:
         return self.remaining / self.item.amount
+
+    def check(self) -> None:
+        """Raises rate_limited over the limit."""
+        if self.hits > self.item.amount:
+            raise Problem(
+                "rate_limited",
+                f"Over {self.item.amount} requests in {self.item.get_expiry()} seconds; try again in {self.reset_s} s.",
+                after_s=self.reset_s,
+                headers=self.headers(),
+            )
 
     def headers(self) -> dict[str, str]:
         """draft-ietf-httpapi-ratelimit-headers."""
@@ -69,22 +79,13 @@ class Hit(NamedTuple):
     reply: Reply
 
     def verdict(self) -> Verdict:
-        """Raises rate_limited over the limit."""
         window_s = self.item.get_expiry()
         if self.reply.value is not None:
             count, left_s = int(self.reply.value), self.reply.number(b"t")
         else:
             count = self.limiter.own.incr(self.key, window_s)
             left_s = round(self.limiter.own.get_expiry(self.key) - time.time() + 0.5)
-        verdict = Verdict(self.policy, self.item, count, max(1, left_s))
-        if count > self.item.amount:
-            raise Problem(
-                "rate_limited",
-                f"Over {self.item.amount} requests in {window_s} seconds; try again in {verdict.reset_s} s.",
-                after_s=verdict.reset_s,
-                headers=verdict.headers(),
-            )
-        return verdict
+        return Verdict(self.policy, self.item, count, max(1, left_s))
 
 
 class Limits:
@@ -110,7 +111,9 @@ class Limits:
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
         for hit in req.context.user_hits if self.by_user else req.context.ip_hits:
-            req.context.verdicts.append(hit.verdict())
+            verdict = hit.verdict()
+            verdict.check()
+            req.context.verdicts.append(verdict)
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Resource | None, req_succeeded: bool
@@ -118,6 +121,26 @@ class Limits:
         verdicts = getattr(req.context, "verdicts", None)
         if verdicts and resp.get_header("RateLimit") is None:
             resp.set_headers(min(verdicts, key=lambda verdict: verdict.share_left).headers())
+
+
+class Failures:
+    """Counts by IP what failed, for callers who are not limited in what succeeds: against the IP's limit, and apart."""
+
+    def __init__(self, limiter: Limiter, memcached: Memcached, name: str) -> None:
+        self.limiter = limiter
+        self.memcached = memcached
+        self.name = name
+
+    def add(self, req: falcon.Request) -> tuple[Verdict, int, int]:
+        """How the client stands with the IP's limit; how many failures of its own, and of all, a window has seen."""
+        network = network_of(req.context.client_ip)
+        batch = self.memcached.batch()
+        keys = (network, f"{self.name}:{network}", self.name)
+        hits = [self.limiter.hit(batch, "ip", key) for key in keys]
+        batch.run()
+        verdict, own, of_all = (hit.verdict() for hit in hits)
+        req.context.verdicts.append(verdict)
+        return verdict, own.hits, of_all.hits
 
 
 def client_ip(socket_ip: str, forwarded_for: str | None, hops: int) -> str:

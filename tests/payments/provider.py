@@ -1,0 +1,65 @@
+"""A payment provider that signs what it is told to, well or badly."""
+
+import json
+import time
+import uuid
+from typing import Any
+
+import httpx
+
+from orders_api.payments.signatures import sign
+
+SECRET = b"0123456789abcdefghijklmnopqrstuv"
+
+
+class Provider:
+    """Sends webhooks to a server. Every one has a fresh id and the present time, unless it is told otherwise."""
+
+    def __init__(self, url: str, secret: bytes = SECRET) -> None:
+        self.http = httpx.Client(base_url=url, timeout=15)
+        self.secret = secret
+
+    def succeeded(self, order: dict[str, Any], **changes: Any) -> httpx.Response:
+        return self.send(event("payment.succeeded", order, **changes))
+
+    def refunded(self, order: dict[str, Any], **changes: Any) -> httpx.Response:
+        return self.send(event("payment.refunded", order, **changes))
+
+    def send(self, notice: Any, **options: Any) -> httpx.Response:
+        return self.send_raw(json.dumps(notice).encode(), **options)
+
+    def send_raw(
+        self,
+        body: bytes,
+        *,
+        webhook_id: str | None = None,
+        timestamp: int | None = None,
+        signature: str | None = None,
+        **headers: str | None,
+    ) -> httpx.Response:
+        """`headers`: others, or None for one that is to be missing; underscores become hyphens."""
+        webhook_id = f"msg_{uuid.uuid4().hex}" if webhook_id is None else webhook_id
+        timestamp = int(time.time()) if timestamp is None else timestamp
+        sent = {
+            "content-type": "application/json",
+            "webhook-id": webhook_id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": sign(self.secret, webhook_id, timestamp, body) if signature is None else signature,
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        given = [(name.encode(), value.encode("latin-1")) for name, value in sent.items() if value is not None]
+        return self.http.post("/webhooks/payments", content=body, headers=given)
+
+    def close(self) -> None:
+        self.http.close()
+
+
+def event(kind: str, order: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """An event about an order, as the API shows it; `changes` to the payment."""
+    payment = {
+        "payment_id": "pay_1",
+        "order_id": order["id"],
+        "amount_cents": order["total_cents"],
+        "currency": order["currency"],
+    }
+    return {"type": kind, "timestamp": "2026-11-25T10:00:00Z", "data": {**payment, **changes}}
