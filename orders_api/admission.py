@@ -24,7 +24,7 @@ WAITING_PER_PLACE = 64
 CROWD_PER_PLACE = 4
 PARKED_PER_USER = 64
 # A queue stands when in all of STANDING_S somebody in it was late; it has gone when in all of CALM_S nobody was.
-LATE_S = 0.05
+LATE_S = 0.1
 STANDING_S = 0.6
 CALM_S = 0.3
 # Who comes right after one that was late would be late as well: refused at once, it costs the others less.
@@ -44,9 +44,9 @@ class Priority(enum.IntEnum):
 
 # In a queue that stands: longer than this it is not worth waiting, the client will have asked again.
 PATIENCE_S = {
-    Priority.LIST: 0.05,
-    Priority.READ: 0.05,
-    Priority.WRITE: 0.1,
+    Priority.LIST: 0.1,
+    Priority.READ: 0.1,
+    Priority.WRITE: 0.15,
     Priority.WEBHOOK: DEADLINE_S,
     Priority.HEALTH: DEADLINE_S,
     Priority.RETURN: DEADLINE_S,

@@ -108,20 +108,22 @@ def make_run(local: Path) -> Iterator[Start]:
         run.close()
 
 
+def paste(lines: list[str], local: Path) -> subprocess.CompletedProcess[str]:
+    """What the lines print in another terminal of the same clone."""
+    environ = {**os.environ, "ORDERS_API_LOCAL": str(local)}
+    pasted = subprocess.run(
+        ["bash", "-e"], input="\n".join(lines), env=environ, capture_output=True, text=True, check=False
+    )
+    assert pasted.returncode == 0, pasted.stderr
+    return pasted
+
+
 def test_the_printed_lines_work_when_pasted(make_run: Start, local: Path):
     run = make_run().wait_until_up()
 
-    pasted = subprocess.run(
-        ["bash", "-e"],
-        input="\n".join(run.commands()),
-        env={**os.environ, "ORDERS_API_LOCAL": str(local)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    pasted = paste(run.commands(), local)
 
     assert len(run.commands()) == 5
-    assert pasted.returncode == 0, pasted.stderr
     assert '"lamp-1"' in pasted.stdout, pasted.stdout
     assert pasted.stdout.count('"status":"paid"') == 1, pasted.stdout
     assert pasted.stdout.count('"demo":"true"') == 5, pasted.stdout
@@ -129,16 +131,14 @@ def test_the_printed_lines_work_when_pasted(make_run: Start, local: Path):
 
 def test_a_second_start_takes_seconds_and_keeps_data_and_secrets(make_run: Start, local: Path):
     first = make_run().wait_until_up()
-    subprocess.run(["bash", "-e"], input="\n".join(first.commands()), capture_output=True, text=True, check=True)
+    paste(first.commands(), local)
     first.end(signal.SIGINT)
     secrets = (local / "secrets.env").read_text()
 
     began = time.monotonic()
     second = make_run().wait_until_up()
     took = time.monotonic() - began
-    listed = subprocess.run(
-        ["bash", "-e"], input="\n".join(second.commands()[:2]), capture_output=True, text=True, check=True
-    )
+    listed = paste(second.commands()[:2], local)
 
     assert took < 15  # 2 s alone on a machine; the bound leaves room for the other tests beside it
     assert listed.stdout.count('"total_cents"') == 6

@@ -33,13 +33,13 @@ class Provider:
         body: bytes,
         *,
         webhook_id: str | None = None,
-        timestamp: int | None = None,
+        off_s: int = 0,
         signature: str | None = None,
         **headers: str | None,
     ) -> httpx.Response:
-        """`headers`: others, or None for one that is to be missing; underscores become hyphens."""
+        """`off_s`: how far the clock is off. `headers`: others, None for one that is to be missing; _ becomes -."""
         webhook_id = f"msg_{uuid.uuid4().hex}" if webhook_id is None else webhook_id
-        timestamp = int(time.time()) if timestamp is None else timestamp
+        timestamp = int(time.time()) + off_s
         sent = {
             "content-type": "application/json",
             "webhook-id": webhook_id,

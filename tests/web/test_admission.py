@@ -277,12 +277,14 @@ def test_what_was_waited_for_another_place_counts():
 
     room, last = standing()
     waiter = threading.Thread(target=room.admission.enter, args=[Caller(Priority.WEBHOOK)])
-    late = threading.Thread(target=refused, args=[room.admission, Caller(Priority.LIST, waited_s=0.09)])
+    late = threading.Thread(
+        target=refused, args=[room.admission, Caller(Priority.LIST, waited_s=PATIENCE_S[Priority.LIST] - 0.01)]
+    )
     for thread in (late, waiter):
         before = room.admission.waiting
         thread.start()
         wait_until(lambda before=before: room.admission.waiting > before)
-    room.now += 0.02  # 0.11 s in all: longer than a list waits
+    room.now += 0.02  # in all longer than a list waits
     last.leave()
     late.join()
     waiter.join()
