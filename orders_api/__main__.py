@@ -113,6 +113,18 @@ def pay(order_id: uuid.UUID, refund: bool, amount: int | None, url: str | None) 
 
 
 @main.command()
+def deliver() -> None:
+    """Sends webhooks to users' endpoints until it is told to stop; any number may run."""
+    from orders_api import logs
+    from orders_api.webhooks.worker import Worker
+
+    settings = Settings.from_env()
+    logs.configure()
+    with _database(settings):
+        Worker(allow_private=settings.webhook_allow_private).run()
+
+
+@main.command()
 def keys() -> None:
     """Makes a new JWT key and a new webhook secret, and prints them."""
     from orders_api.dev.local import new_jwt_key, new_webhook_secret
@@ -123,15 +135,19 @@ def keys() -> None:
 
 @main.command()
 def expire() -> None:
-    """Deletes expired idempotency answers, sessions and old audit rows, in batches; run it every hour or so."""
+    """Deletes what is of no use any more, in batches; run it every hour or so.
+
+    Expired idempotency answers and sessions, audit rows after 90 days, ended deliveries after 30.
+    """
     from orders_api.accounts.services import expire_sessions
     from orders_api.payments.services import prune_attempts
     from orders_api.web.idempotency import expire_keys
+    from orders_api.webhooks.services import prune_deliveries
 
     with _database(Settings.from_env()):
         click.echo(
-            f"Expired {expire_keys()} idempotency keys, {expire_sessions()} sessions"
-            f" and {prune_attempts()} audit rows of webhooks."
+            f"Expired {expire_keys()} idempotency keys, {expire_sessions()} sessions,"
+            f" {prune_attempts()} audit rows and {prune_deliveries()} deliveries of webhooks."
         )
 
 

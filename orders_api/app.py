@@ -29,6 +29,7 @@ from orders_api.web.pagination import Cursors
 from orders_api.web.rate_limits import Failures, Limiter, Limits
 from orders_api.web.resources import Methods, Queries
 from orders_api.web.tracing import Tracing
+from orders_api.webhooks.resources import Endpoints
 
 # As many as there are connections: more in flight only make each other wait (make storm).
 MIN_IN_FLIGHT = 4
@@ -67,5 +68,6 @@ def create_app(settings: Settings) -> Wsgi:
         cursors=Cursors(settings.cursor_keys),
         memcached=memcached,
         payments=PaymentWebhook(settings.webhook_secrets, Failures(limiter, memcached, "webhooks")),
+        endpoints=Endpoints(allow_private=settings.webhook_allow_private),
     )
     return Connections(app)

@@ -85,6 +85,12 @@ PROBLEMS: dict[str, ProblemType] = {
         "No committed request used this key",
         "The request with this key did not create an order (or has not yet): send it again with the same key.",
     ),
+    "endpoint_not_found": ProblemType(
+        404, "There is no such webhook endpoint", "GET /webhook-endpoints lists your own."
+    ),
+    "delivery_not_found": ProblemType(
+        404, "There is no such delivery", "GET /webhook-endpoints/{id}/deliveries lists those of the last 30 days."
+    ),
     "problem_not_found": ProblemType(404, "There is no such problem", "GET /problems lists all codes."),
     "method_not_allowed": ProblemType(
         405, "This address does not take this method", "The Allow header lists the methods that it takes."
@@ -111,6 +117,9 @@ PROBLEMS: dict[str, ProblemType] = {
         409,
         "The order is settled",
         "Only metadata of a paid or cancelled order can change; place a new order.",
+    ),
+    "endpoint_limit_reached": ProblemType(
+        409, "There are as many webhook endpoints as there may be", "Delete one of your ten first."
     ),
     "version_conflict": ProblemType(
         412,

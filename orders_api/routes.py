@@ -12,6 +12,7 @@ from orders_api.payments.resources import PaymentWebhook
 from orders_api.web.health import Health, Readiness
 from orders_api.web.pagination import Cursors
 from orders_api.web.problems import ProblemByCode, Problems
+from orders_api.webhooks.resources import Deliveries, EndpointById, Endpoints, EndpointSecret, Redelivery
 
 
 def add_routes(
@@ -22,6 +23,7 @@ def add_routes(
     cursors: Cursors,
     memcached: Memcached,
     payments: PaymentWebhook,
+    endpoints: Endpoints,
 ) -> None:
     app.add_route("/auth/register", Register(passwords))
     app.add_route("/auth/login", Login(passwords, tokens))
@@ -36,6 +38,12 @@ def add_routes(
     app.add_route("/idempotency-keys/{key:path}", IdempotencyKeyByName())
 
     app.add_route("/webhooks/payments", payments)
+
+    app.add_route("/webhook-endpoints", endpoints)
+    app.add_route("/webhook-endpoints/{endpoint_id}", EndpointById())
+    app.add_route("/webhook-endpoints/{endpoint_id}/rotate", EndpointSecret())
+    app.add_route("/webhook-endpoints/{endpoint_id}/deliveries", Deliveries(cursors))
+    app.add_route("/webhook-endpoints/{endpoint_id}/deliveries/{sequence}/redeliver", Redelivery())
 
     app.add_route("/problems", Problems())
     app.add_route("/problems/{code}", ProblemByCode())

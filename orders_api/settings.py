@@ -54,6 +54,7 @@ class Settings:
     jwt_keys: Ring
     cursor_keys: Ring
     webhook_secrets: tuple[bytes, ...]
+    webhook_allow_private: bool
     bcrypt_rounds: int
     rate_limit_ip: limits.RateLimitItem
     rate_limit_user: limits.RateLimitItem
@@ -102,6 +103,8 @@ class Settings:
             )
         if self.bcrypt_rounds < MIN_PRODUCTION_BCRYPT_ROUNDS:
             raise SettingError("BCRYPT_ROUNDS", f"must be at least {MIN_PRODUCTION_BCRYPT_ROUNDS} in production")
+        if self.webhook_allow_private:
+            raise SettingError("WEBHOOK_ALLOW_PRIVATE", "is for development alone: users could reach our own network")
         if self.metrics_token and len(self.metrics_token) < MIN_METRICS_TOKEN_CHARACTERS:
             raise SettingError("METRICS_TOKEN", f"must have at least {MIN_METRICS_TOKEN_CHARACTERS} characters")
         if any(len(secret) < MIN_WEBHOOK_SECRET_BYTES for secret in self.webhook_secrets):
@@ -253,6 +256,7 @@ _TABLE: dict[str, tuple[str, Parser]] = {
     "JWT_KEYS": ("", _ring),
     "CURSOR_KEYS": ("", _ring),
     "WEBHOOK_SECRETS": ("", _webhook_secrets),
+    "WEBHOOK_ALLOW_PRIVATE": ("0", _switch),
     "BCRYPT_ROUNDS": ("12", _integer(4, 31)),
     "RATE_LIMIT_IP": ("12000/minute", _limit),
     "RATE_LIMIT_USER": ("6000/minute", _limit),

@@ -22,7 +22,7 @@ LIFETIME_S = 15 * 60
 MAX_CLOCK_SKEW_S = 5  # between hosts that issue and hosts that verify
 MAX_CHARACTERS = 4096
 REMEMBERED_S = 30
-MAX_REMEMBERED = 20_000  # about 10 MB a process
+MAX_REMEMBERED = 10_000  # twice as many are kept at the most: about 10 MB a process
 REFRESH_LIFETIME_S = 30 * 24 * 60 * 60
 REQUIRED = ("iss", "aud", "sub", "sid", "iat", "exp", "jti")
 
@@ -47,7 +47,10 @@ class AccessTokens:
     def __init__(self, ring: Ring) -> None:
         self._signing = ring[0]
         self._secrets = {key.kid: key.secret for key in ring}
+        # What was verified since the last turn and before it: old entries go, however many tokens there are.
         self._verified: dict[bytes, tuple[Claims, float]] = {}
+        self._before: dict[bytes, tuple[Claims, float]] = {}
+        self._turn_at = 0.0
 
     def issue(self, user_id: uuid.UUID, session_id: uuid.UUID) -> str:
         issued_at = int(time.time())
@@ -69,7 +72,7 @@ class AccessTokens:
         That a signature was right is remembered for 30 s, by the token's hash; its expiry is checked each time.
         """
         digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
-        claims, until = self._verified.get(digest, (None, 0.0))
+        claims, until = self._verified.get(digest) or self._before.get(digest) or (None, 0.0)
         if claims is None or until < time.monotonic():
             try:
                 claims = _checked(self._signed(text))
@@ -81,9 +84,11 @@ class AccessTokens:
         return claims
 
     def _remember(self, digest: bytes, claims: Claims) -> None:
-        if len(self._verified) >= MAX_REMEMBERED:
-            self._verified.clear()
-        self._verified[digest] = claims, time.monotonic() + REMEMBERED_S
+        now = time.monotonic()
+        if now >= self._turn_at or len(self._verified) >= MAX_REMEMBERED:
+            self._before, self._verified = self._verified, {}
+            self._turn_at = now + REMEMBERED_S
+        self._verified[digest] = claims, now + REMEMBERED_S
 
     def _signed(self, text: str) -> dict[str, Any]:
         """The claims, if one of our keys signed them under exactly the header that we write."""

@@ -23,6 +23,7 @@ from orders_api.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 GUNICORN = [sys.executable, "-m", "gunicorn", "-c", "conf/gunicorn.conf.py"]
+DELIVERIES = [sys.executable, "-m", "orders_api", "deliver"]
 GUNICORN_STOP_S = 27  # its own graceful_timeout is 25
 READY_S = 30
 PORT_WAIT_S = 5  # after a kill, the workers of the last run still close their sockets
@@ -71,6 +72,7 @@ class Dev:
         self.development = given["ENVIRONMENT"] == "development"
         self.children: list[tuple[str, Any]] = []
         self.gunicorn: subprocess.Popen[bytes] | None = None
+        self.deliveries: subprocess.Popen[bytes] | None = None
 
     def run(self) -> int:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -97,6 +99,7 @@ class Dev:
         if self.development:
             self._command("seed")
         self._start_gunicorn(settings)
+        self.deliveries = spawn(DELIVERIES, death_signal=signal.SIGTERM, cwd=ROOT, env=self.env)
         if self.development:
             self.here.tell({name: self.env[name] for name in TOLD if name in self.env})
         password = self.env["DEMO_PASSWORD"] if self.development else None
@@ -165,7 +168,7 @@ class Dev:
         while True:
             time.sleep(0.2)
             alive = [(name, child.process) for name, child in self.children]
-            for name, process in [*alive, ("gunicorn", self.gunicorn)]:
+            for name, process in [*alive, ("gunicorn", self.gunicorn), ("orders-api deliver", self.deliveries)]:
                 if process and process.poll() is not None:
                     raise DevError(
                         f"{name} ended by itself (code {process.returncode}), so everything stops: start again."
@@ -176,6 +179,8 @@ class Dev:
         self.here.forget()
         if self.gunicorn:
             stop(self.gunicorn, signal.SIGTERM, GUNICORN_STOP_S)
+        if self.deliveries:
+            stop(self.deliveries, signal.SIGTERM, GUNICORN_STOP_S)
         for _, child in reversed(self.children):
             child.stop()
 

@@ -1,0 +1,1 @@
+"""What happens to a user's orders, told to the user's own servers."""
