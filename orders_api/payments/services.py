@@ -22,7 +22,7 @@ from orders_api.values import new_id, now, parse_id
 log = structlog.get_logger("orders_api.payments")
 
 # Each refused attempt of a client has a row of its own up to here, a window of its limit; all clients' together to
-# there. Past that a row stands for as many attempts as came before it: a flood of a million adds 20 rows.
+# there. Past that a row stands for as many attempts as came before it: a flood of a million adds a dozen rows.
 AUDITED_EACH, AUDITED_EACH_OF_ALL = 60, 6_000
 PRUNE_BATCH = 1000
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -389,19 +389,6 @@ def eight(serve_all: Callable[..., Any], databases: Any) -> Any:
     return patient(serve_all, databases, 8)
 
 
-@pytest.fixture
-def person() -> Iterator[Callable[[Any], Client]]:
-    clients: list[Client] = []
-
-    def log_in(server: Any) -> Client:
-        clients.append(Client(server.url).register().login())
-        return clients[-1]
-
-    yield log_in
-    for one in clients:
-        one.close()
-
-
 def bearer(client: Client) -> str:
     return f"Authorization: Bearer {client.access_token}"
 
@@ -420,10 +407,10 @@ def answered(connections: list[socket.socket]) -> list[socket.socket]:
 
 @pytest.mark.parametrize(("table", "wish"), [("orders", cancel), ("feeds", create)])
 def test_a_stuck_lock_starves_only_its_own_user(
-    eight: Any, person: Callable[[Any], Client], connect: Connect, table: str, wish: Callable[..., bytes]
+    eight: Any, client_of: Callable[[Any], Client], connect: Connect, table: str, wish: Callable[..., bytes]
 ):
     sql, holder = connect(eight), connect(eight, autocommit=False)
-    stuck, other = person(eight), person(eight)
+    stuck, other = client_of(eight), client_of(eight)
     path, others = stuck.place().headers["Location"], other.place().headers["Location"]
     holder.execute(f"SELECT 1 FROM {table} WHERE user_id = %s FOR UPDATE", [stuck.user_id])
     with sent(eight.port, [wish(stuck, path) for _ in range(30)]) as waiting:
@@ -449,10 +436,10 @@ def test_a_stuck_lock_starves_only_its_own_user(
 
 
 def test_held_places_are_refused_in_time_while_health_checks_answer(
-    single: Any, person: Callable[[Any], Client], connect: Connect
+    single: Any, client_of: Callable[[Any], Client], connect: Connect
 ):
     sql, holder = connect(single), connect(single, autocommit=False)
-    carol, dave = person(single), person(single)
+    carol, dave = client_of(single), client_of(single)
     path = carol.place().headers["Location"]
     holder.execute("SELECT 1 FROM orders WHERE user_id = %s FOR UPDATE", [carol.user_id])
     with sent(single.port, [cancel(carol, path)]) as (held,):
@@ -470,9 +457,11 @@ def test_held_places_are_refused_in_time_while_health_checks_answer(
     assert dave.get("/readyz").status_code == 200
 
 
-def test_who_waits_for_a_body_or_a_hash_holds_no_place(serve_all: Callable[..., Any], person: Callable[[Any], Client]):
+def test_who_waits_for_a_body_or_a_hash_holds_no_place(
+    serve_all: Callable[..., Any], client_of: Callable[[Any], Client]
+):
     server = serve_all(WEB_CONCURRENCY="1", DATABASE_POOL_SIZE="1", BCRYPT_ROUNDS="13")
-    carol = person(server)
+    carol = client_of(server)
     credentials = json.dumps({"email": f"{uuid.uuid4()}@example.com", "password": "far from right"}).encode()
     slow = [create(carol, "").split(b"\r\n\r\n")[0] + b"\r\n\r\n"] * MIN_IN_FLIGHT
     hashed = [post("/auth/login", body=credentials)] * MIN_IN_FLIGHT
@@ -485,10 +474,10 @@ def test_who_waits_for_a_body_or_a_hash_holds_no_place(serve_all: Callable[..., 
 
 
 def test_a_freed_place_goes_to_writes_then_reads_then_lists(
-    single: Any, person: Callable[[Any], Client], connect: Connect
+    single: Any, client_of: Callable[[Any], Client], connect: Connect
 ):
     sql, holder = connect(single), connect(single, autocommit=False)
-    carol, dave, erin, frank = (person(single) for _ in range(4))
+    carol, dave, erin, frank = (client_of(single) for _ in range(4))
     path, franks = carol.place().headers["Location"], frank.place().headers["Location"]
     holder.execute("SELECT 1 FROM orders WHERE user_id = %s FOR UPDATE", [carol.user_id])
     with sent(single.port, [cancel(carol, path)]) as (held,):
