@@ -37,9 +37,10 @@ class Server(StreamServer):
 class Worker(GeventWorker):
     """gunicorn's gevent worker, but for its 414, 431 and 501: a client learns the same of each broken request."""
 
-    def server_class(self, listener: Any, *, spawn: Any, **_: Any) -> "Server":
-        """gunicorn calls this for a server of our own."""
-        return Server(listener, handle=functools.partial(self.handle, listener), spawn=spawn)
+    def server_class(self, listener: Any, *, spawn: Any, **_: Any) -> StreamServer:
+        """gunicorn calls this for a server of our own. A single worker shares with nobody, and accepts what comes."""
+        kind = Server if self.cfg.workers > 1 else StreamServer
+        return kind(listener, handle=functools.partial(self.handle, listener), spawn=spawn)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         if isinstance(exc, OURS) or not isinstance(exc, ParseException):

@@ -6,6 +6,7 @@ import pytest
 
 from tests.client import LAMP, assert_problem
 from tests.orders.races import at_once, second_connection
+from tests.web.raw import blocked_by, wait_until
 
 
 def feed(client, cursor=None, **params):
@@ -85,7 +86,7 @@ def test_a_wrong_parameter_is_refused(alice, query):
     assert_problem(alice.get(f"/events?{query}"), 422, "validation_failed")
 
 
-def test_four_writers_in_adverse_order_and_a_poller_that_misses_nothing(alice, server):
+def test_four_writers_in_adverse_order_and_a_poller_that_misses_nothing(alice, server, sql):
     orders = [alice.place(LAMP).json()["id"] for _ in range(4)]
     seen, cursor, over = [], None, threading.Event()
 
@@ -100,8 +101,8 @@ def test_four_writers_in_adverse_order_and_a_poller_that_misses_nothing(alice, s
 
     poller = threading.Thread(target=poll)
     poller.start()
-    # Each round the orders' rows are held, so that all four wait with their transactions open, and then let go in
-    # another order than they came.
+    # Each round the orders' rows are held until all four wait in open transactions; then three may commit before the
+    # fourth, another one each time.
     for turn in range(4):
         with second_connection(server.database_url) as early, second_connection(server.database_url) as late:
             for number, order_id in enumerate(orders):
@@ -112,7 +113,9 @@ def test_four_writers_in_adverse_order_and_a_poller_that_misses_nothing(alice, s
                 target=lambda body=change: at_once(4, lambda n: alice.patch(f"/orders/{orders[n]}", json=body))
             )
             writers.start()
+            wait_until(lambda: blocked_by(sql, early) == 4)
             early.rollback()
+            wait_until(lambda: blocked_by(sql, late) == 1)
             late.rollback()
             writers.join()
         for order_id in orders:
