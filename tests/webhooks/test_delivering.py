@@ -209,6 +209,24 @@ def test_a_receiver_that_hangs_keeps_nobody_else_waiting(alice, bob, server, del
         hung.set()
 
 
+def test_what_a_killed_worker_had_under_way_is_due_within_a_minute(alice, server, sql, deliver, receiver, endpoint):
+    killed = threading.Event()
+    receiver.answer = lambda _: 204 if killed.wait(20) else 500
+    alice.place()
+    worker = deliver(server)
+    row = "SELECT attempts, extract(epoch FROM next_attempt_at - now()) FROM webhook_deliveries WHERE endpoint_id = %s"
+    wait_until(lambda: (sql.execute(row, [endpoint["id"]]).fetchone() or (0,))[0] == 1, 20)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    killed.set()
+    _, due_s = sql.execute(row, [endpoint["id"]]).fetchone()
+    assert sender.TIMEOUT_S < due_s <= 60
+
+    hurry(sql, endpoint)
+    deliver(server)
+    assert [attempt["number"] for attempt in settled(alice, endpoint)[0]["attempts"]] == [2]
+
+
 def test_two_workers_killed_at_will_lose_nothing_of_a_thousand_events(alice, server, sql, deliver):
     """Of 1,000 attempts 30 % fail, and a worker is killed four times; a receiver that looks at ids has each once."""
     chance = random.Random(7)
