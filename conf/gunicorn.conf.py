@@ -3,7 +3,10 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import psycopg.waiting
@@ -49,6 +52,38 @@ logconfig_dict = LOGGING
 
 if Path("/dev/shm").is_dir():  # noqa: S108  (a heartbeat file on a slow disk can stall a worker)
     worker_tmp_dir = "/dev/shm"  # noqa: S108
+
+# Where the workers count. By USR2 a new master inherits the old one's environment, and needs a folder of its own.
+_METRICS, _OURS = "PROMETHEUS_MULTIPROC_DIR", f"orders-metrics-{os.getpid()}-"
+if not settings.metrics_token:
+    os.environ.pop(_METRICS, None)
+elif _OURS not in os.environ.get(_METRICS, ""):
+    os.environ[_METRICS] = tempfile.mkdtemp(prefix=_OURS, dir=globals().get("worker_tmp_dir"))
+
+
+def pre_fork(server, worker):
+    """The lowest number that no living worker has."""
+    taken = {getattr(other, "slot", None) for other in server.WORKERS.values()}
+    worker.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+
+def post_fork(server, worker):
+    from orders_api import metrics
+
+    metrics.take_slot(worker.slot)
+
+
+def child_exit(server, worker):
+    """A worker that is gone has nothing in flight any more; what it counted stays."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    if _METRICS in os.environ:
+        mark_process_dead(worker.slot)
+
+
+def on_exit(server):
+    if _METRICS in os.environ:
+        shutil.rmtree(os.environ[_METRICS], ignore_errors=True)
 
 
 def post_worker_init(worker):

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from gevent import monkey
 
+from orders_api import metrics
 from orders_api.errors import Problem
 
 DEADLINE_S = 0.85  # of the second that the contract gives: the refusal takes its time too
@@ -101,11 +102,13 @@ class Admission:
         places: int,
         patience_s: Mapping[Priority, float] = PATIENCE_S,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        name: str = "",
     ) -> None:
         self.places = places
+        self.name = name  # of the kind of places, in the metrics
         self.patience_s = patience_s
         self.in_use = 0
-        self.shed: Counter[str] = Counter()
         self._clock = clock
         self._lock = _Lock()
         self._cap = max(1, places // 2)
@@ -143,9 +146,11 @@ class Admission:
             if waiter.admitted is None:
                 self._refuse(waiter)
                 self._hand_out()
+        waited_s = self._clock() - began
+        metrics.waits.labels(self.name).observe(waited_s)
         if not waiter.admitted:
             raise Problem("overloaded", after_s=1)
-        return self._clock() - began
+        return waited_s
 
     def leave(self, who: Caller) -> None:
         """Gives back the place that `enter` took for `who`."""
@@ -160,11 +165,11 @@ class Admission:
             self.in_use += 1
             return None
         if not capped and self._clock() < self._closed_until.get(who.priority, 0.0):
-            self.shed[who.priority.name] += 1
+            self._count_refused(who)
             raise Problem("overloaded", after_s=1)
         waiting = len(self._parked.get(who.user_id, ())) if capped and who.user_id else self._queued()
         if waiting >= (PARKED_PER_USER if capped else self._bounds.get(who.priority, float("inf"))):
-            self.shed[who.priority.name] += 1
+            self._count_refused(who)
             raise Problem("overloaded", after_s=1)
         waiter = _Waiter(who)
         if capped and who.user_id:
@@ -224,8 +229,11 @@ class Admission:
         return None
 
     def _refuse(self, waiter: _Waiter) -> None:
-        self.shed[waiter.caller.priority.name] += 1
+        self._count_refused(waiter.caller)
         self._withdraw(waiter)
+
+    def _count_refused(self, who: Caller) -> None:
+        metrics.shed.labels(self.name, who.priority.name.lower()).inc()
 
     def _withdraw(self, waiter: _Waiter) -> None:
         parked = waiter.line is not self._lines[waiter.caller.priority]
@@ -275,7 +283,7 @@ class InFlight:
         self._holder: ContextVar[Caller | None] = ContextVar("holder", default=None)
 
     def open(self, places: int) -> None:
-        self.admission = Admission(places)
+        self.admission = Admission(places, name="door")
 
     @property
     def crowded(self) -> bool:

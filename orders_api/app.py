@@ -25,10 +25,12 @@ from orders_api.web.caching import Caching
 from orders_api.web.connections import Connections, Wsgi
 from orders_api.web.cors import Cors
 from orders_api.web.lookahead import LookAhead
+from orders_api.web.metrics import MetricsByToken, start_sampling
 from orders_api.web.pagination import Cursors
 from orders_api.web.rate_limits import Failures, Limiter, Limits
 from orders_api.web.resources import Methods, Queries
 from orders_api.web.tracing import Tracing
+from orders_api.webhooks.queries import outbox
 from orders_api.webhooks.resources import Endpoints
 
 # As many as there are connections: more in flight only make each other wait (make storm).
@@ -69,5 +71,8 @@ def create_app(settings: Settings) -> Wsgi:
         memcached=memcached,
         payments=PaymentWebhook(settings.webhook_secrets, Failures(limiter, memcached, "webhooks")),
         endpoints=Endpoints(allow_private=settings.webhook_allow_private),
+        metrics=MetricsByToken(settings.metrics_token, settings.release, outbox) if settings.metrics_token else None,
     )
+    if settings.metrics_token:
+        start_sampling(memcached)
     return Connections(app)

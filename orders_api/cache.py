@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from peewee import PeeweeException
 
+from orders_api import metrics
 from orders_api.admission import in_flight
 from orders_api.bypasses import bypasses
 from orders_api.db import problem_of
@@ -124,6 +125,12 @@ class Lookup:
 
     def value(self, load: Callable[[], bytes]) -> bytes:
         """The value that is remembered, else what `load` gives. What it raises is remembered by nobody."""
+        try:
+            return self._value(load)
+        finally:
+            metrics.cache_lookups.labels(self._scope.kind.name, self.verdict).inc()
+
+    def _value(self, load: Callable[[], bytes]) -> bytes:
         generation = self._usable_generation()
         if generation is None:
             return load()
@@ -136,6 +143,7 @@ class Lookup:
             return self._renewed(found, load, generation, lock)
         found = None
         if lock is None:
+            metrics.cache_lock_waits.inc()
             with in_flight.aside():
                 found = self._wait(generation)
         self.verdict = "miss" if found is None else "hit"
@@ -223,7 +231,7 @@ class Fence:
         there = batch.get(home, key)
         batch.run()
         if not lifted.up:
-            bypasses.add(self._scope.name, self._scope.kind.hard_s + BYPASS_MARGIN_S)
+            self._bypass()
         elif not lifted.stored and there.value != _FENCE:
             # Flushed or evicted meanwhile: a reader may have begun a generation with what it read before COMMIT.
             self._set()
@@ -234,9 +242,13 @@ class Fence:
         reply = batch.set(self._scope.home, self._scope.generation_key, _FENCE, FENCE_S, b"c")
         batch.run()
         if not reply.stored:
-            bypasses.add(self._scope.name, self._scope.kind.hard_s + BYPASS_MARGIN_S)
+            self._bypass()
             return None
         return reply.number(b"c")
+
+    def _bypass(self) -> None:
+        metrics.cache_bypasses.inc()
+        bypasses.add(self._scope.name, self._scope.kind.hard_s + BYPASS_MARGIN_S)
 
 
 def fenced(kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

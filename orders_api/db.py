@@ -66,7 +66,7 @@ class Database(Psycopg3Database):
     def open(self, settings: Settings) -> None:
         """Starts the pool; connections are made in the background, so that a dead database delays no start."""
         self.init(settings.database_url)
-        self.admission = Admission(settings.database_pool_size)
+        self.admission = Admission(settings.database_pool_size, name="database")
         self._pool = psycopg_pool.ConnectionPool(
             conninfo_with_defaults(settings.database_url),
             kwargs={"autocommit": True, "prepare_threshold": settings.database_prepare_threshold},
@@ -144,6 +144,10 @@ class Database(Psycopg3Database):
         """Replaces every connection: after a failover the old ones reach a server that can't write."""
         if self._pool is not None:
             self._pool.drain()
+
+    def pool_statistics(self) -> dict[str, int]:
+        """psycopg_pool's own numbers, since the start; without a pool none."""
+        return self._pool.get_stats() if self._pool is not None else {}
 
     # BEGIN, COMMIT and ROLLBACK bypass Peewee's query hooks.
     def begin(self, isolation_level: Any = None) -> None:

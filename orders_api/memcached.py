@@ -13,6 +13,7 @@ from gevent.event import Event
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
+from orders_api import metrics
 from orders_api.settings import Settings
 from orders_api.sockets import readable
 
@@ -91,9 +92,14 @@ class Server:
         self._waiting: list[Questions] = []
         self._sender: gevent.Greenlet | None = None
 
+    @property
+    def broken(self) -> bool:
+        """Whether the breaker is open: nobody asks it now."""
+        return time.monotonic() < self._closed_until
+
     def ask(self, questions: "Questions") -> None:
         """Fills the replies; leaves them as they are when the server can't be asked."""
-        if time.monotonic() < self._closed_until:
+        if self.broken:
             return
         self._waiting.append(questions)
         if self._sender is None:
@@ -111,7 +117,7 @@ class Server:
             self._sender = None
 
     def _exchange(self, together: "list[Questions]") -> None:
-        if time.monotonic() < self._closed_until:
+        if self.broken:
             return
         try:
             answer = self._connection.exchange([command for questions in together for command in questions.commands])
@@ -119,6 +125,7 @@ class Server:
         except DOWN:
             self._connection.close()
             self._closed_until = time.monotonic() + BREAKER_S
+            metrics.memcached_failures.labels(self.name.decode()).inc()
 
 
 class Questions:
@@ -206,6 +213,11 @@ class Memcached:
         if len(self._servers) < 2:
             return self._servers[0] if self._servers else None
         return max(self._servers, key=functools.partial(_weight, home.encode()))
+
+    @property
+    def broken(self) -> int:
+        """How many servers nobody asks now."""
+        return sum(server.broken for server in self._servers)
 
     def ping(self) -> bool:
         """Whether every server takes a value."""

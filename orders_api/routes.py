@@ -10,6 +10,7 @@ from orders_api.memcached import Memcached
 from orders_api.orders.resources import Events, IdempotencyKeyByName, OrderById, OrderEvents, Orders
 from orders_api.payments.resources import PaymentWebhook
 from orders_api.web.health import Health, Readiness
+from orders_api.web.metrics import MetricsByToken
 from orders_api.web.pagination import Cursors
 from orders_api.web.problems import ProblemByCode, Problems
 from orders_api.webhooks.resources import Deliveries, EndpointById, Endpoints, EndpointSecret, Redelivery
@@ -24,6 +25,7 @@ def add_routes(
     memcached: Memcached,
     payments: PaymentWebhook,
     endpoints: Endpoints,
+    metrics: MetricsByToken | None,
 ) -> None:
     app.add_route("/auth/register", Register(passwords))
     app.add_route("/auth/login", Login(passwords, tokens))
@@ -49,3 +51,5 @@ def add_routes(
     app.add_route("/problems/{code}", ProblemByCode())
     app.add_route("/healthz", Health())
     app.add_route("/readyz", Readiness(memcached, migrator.all_ids))
+    if metrics:
+        app.add_route("/metrics", metrics)

@@ -151,6 +151,12 @@ def _text(raw: str, _name: str) -> str:
     return raw
 
 
+def _header_token(raw: str, name: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]+", raw):
+        raise SettingError(name, "must be printable ASCII without spaces, as it has to travel in a header")
+    return raw
+
+
 def _sentry_dsn(raw: str, name: str) -> str:
     if not re.fullmatch(r"https?://[^\s@/]+@[^\s@/]+/\S+", raw):
         raise SettingError(name, "must be a DSN such as https://key@sentry.example/1")
@@ -262,7 +268,7 @@ _TABLE: dict[str, tuple[str, Parser]] = {
     "RATE_LIMIT_USER": ("6000/minute", _limit),
     "RATE_LIMIT_AUTH": ("120/minute", _limit),
     "TRUSTED_PROXY_HOPS": ("0", _integer(0, 16)),
-    "METRICS_TOKEN": ("", _text),
+    "METRICS_TOKEN": ("", _header_token),
     "SENTRY_DSN": ("", _sentry_dsn),
     "SENTRY_TRACES_RATE": ("0.1", _fraction),
     "RELEASE": ("", _text),

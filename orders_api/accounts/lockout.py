@@ -8,6 +8,7 @@ import hashlib
 import uuid
 from collections.abc import Iterator
 
+from orders_api import metrics
 from orders_api.db import db
 from orders_api.errors import Problem
 
@@ -70,6 +71,7 @@ UPDATE login_attempts AS seen SET (failed_at, pending, locked_until, updated_at)
         ) AS verdict
 )
 WHERE email_hash = %(email)s
+RETURNING coalesce(locked_until = now() + %(lock)s * interval '1 second', false)
 """  # noqa: S608  (both parts are constants)
 
 _SUCCEEDED = """
@@ -97,13 +99,19 @@ class Attempt:
         }
         admitted, seconds_left = db.execute_sql(_ADMIT, self._values).fetchone()
         if seconds_left is not None and seconds_left > 0:
+            metrics.logins.labels("locked").inc()
             raise Problem("account_locked", after_s=seconds_left)
         if not admitted:
+            metrics.logins.labels("busy").inc()
             raise Problem("rate_limited", after_s=1)
 
     def settle(self, right: bool) -> None:
         """A right password starts the count again; the fifth wrong one within 15 minutes locks the email."""
-        db.execute_sql(_SUCCEEDED if right else _FAILED, self._values)
+        metrics.logins.labels("succeeded" if right else "failed").inc()
+        if right:
+            db.execute_sql(_SUCCEEDED, self._values)
+        elif any(locked for (locked,) in db.execute_sql(_FAILED, self._values)):
+            metrics.lockouts.inc()
 
     def take_back(self) -> None:
         """The password was never checked."""

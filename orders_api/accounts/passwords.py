@@ -54,7 +54,7 @@ class Passwords:
         # A salt of the same cost and a digest of nothing: an unknown email costs what a wrong password costs.
         self._dummy = bcrypt.gensalt(rounds) + b"." * 31
         self._threads = ThreadPool(THREADS)
-        self._admission = Admission(THREADS, patience_s=dict.fromkeys(Priority, PATIENCE_S))
+        self._admission = Admission(THREADS, dict.fromkeys(Priority, PATIENCE_S), name="hashing")
 
     def hash(self, password: str) -> str:
         return self._run(lambda: bcrypt.hashpw(_digest(password), bcrypt.gensalt(self.rounds))).decode()

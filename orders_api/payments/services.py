@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from orders_api import metrics
 from orders_api.cache import fenced
 from orders_api.db import db, transactional
 from orders_api.errors import Problem
@@ -85,6 +86,7 @@ def receive(delivery: Delivery, notice: dict[str, Any]) -> str:
         outcome = _keep(delivery, notice, UNKNOWN_ORDER if known else UNKNOWN_TYPE)
     else:
         outcome = _apply(owner, order_id, delivery, notice)
+    metrics.payment_webhooks.labels(outcome).inc()
     if outcome not in (APPLIED, REPEATED):
         log.warning("payment event not applied", outcome=outcome, webhook_id=delivery.webhook_id)
     return outcome
@@ -129,6 +131,7 @@ def _keep(delivery: Delivery, notice: dict[str, Any], outcome: str) -> str:
 
 def audit(delivery: Delivery, outcome: str, attempts: int = 1) -> None:
     """Writes down an attempt that left no event. `attempts`: how many this row stands for; of none there is no row."""
+    metrics.payment_webhooks.labels(outcome).inc()
     if attempts:
         WebhookAttempt.insert(
             id=new_id(),

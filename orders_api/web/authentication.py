@@ -39,7 +39,7 @@ class Authentication:
         # A CORS preflight carries no credentials.
         if resource.authenticated and req.method != "OPTIONS":
             try:
-                req.context.bearer = self.identify(_token(req.get_header("Authorization")), batch)
+                req.context.bearer = self.identify(token_of(req), batch)
             except Problem as refusal:
                 req.context.refusal = refusal
 
@@ -52,8 +52,9 @@ class Authentication:
             req.context.user_id, req.context.session_id = bearer.user_id, bearer.session_id
 
 
-def _token(header: str | None) -> str:
-    scheme, _, token = (header or "").partition(" ")
+def token_of(req: falcon.Request) -> str:
+    """The bearer token of a request. Raises token_missing."""
+    scheme, _, token = (req.get_header("Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Problem("token_missing")
     return token.strip()

@@ -16,6 +16,7 @@ from gunicorn.http.errors import (
 )
 from gunicorn.workers.ggevent import GeventWorker
 
+from orders_api import metrics
 from orders_api.admission import in_flight
 
 LINGER_S = 1.0
@@ -46,6 +47,7 @@ class Worker(GeventWorker):
         if isinstance(exc, OURS) or not isinstance(exc, ParseException):
             super().handle_error(req, client, addr, exc)
             return
+        metrics.broken_requests.inc()
         self.log.warning("Refused a request that is no HTTP: %s", type(exc).__name__)
         with contextlib.suppress(OSError):
             util.write_error(client, 400, "Bad Request", str(exc))

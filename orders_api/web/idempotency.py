@@ -17,6 +17,7 @@ import falcon
 from peewee import BlobField, CompositeKey, SmallIntegerField, TextField, UUIDField
 from playhouse.postgres_ext import DateTimeTZField
 
+from orders_api import metrics
 from orders_api.admission import in_flight
 from orders_api.db import BaseModel, db
 from orders_api.errors import Problem
@@ -162,6 +163,7 @@ class Claim:
         _write(resp, Answer(stored.status, stored.location, stored.etag, bytes(stored.body)))
         resp.set_header("Idempotent-Replayed", "true")
         resp.set_header("Idempotent-Original-Trace-Id", stored.trace_id)
+        metrics.replays.inc()
 
 
 def idempotent(responder: Callable[..., None]) -> Callable[..., None]:

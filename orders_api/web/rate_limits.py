@@ -9,6 +9,7 @@ import falcon
 from limits import RateLimitItem
 from limits.storage import MemoryStorage
 
+from orders_api import metrics
 from orders_api.errors import Problem
 from orders_api.memcached import Batch, Memcached, Reply
 from orders_api.settings import Settings
@@ -36,6 +37,7 @@ class Verdict(NamedTuple):
     def check(self) -> None:
         """Raises rate_limited over the limit."""
         if self.hits > self.item.amount:
+            metrics.limit_denials.labels(self.policy).inc()
             raise Problem(
                 "rate_limited",
                 f"Over {self.item.amount} requests in {self.item.get_expiry()} seconds; try again in {self.reset_s} s.",
@@ -83,6 +85,7 @@ class Hit(NamedTuple):
         if self.reply.value is not None:
             count, left_s = int(self.reply.value), self.reply.number(b"t")
         else:
+            metrics.limit_fallbacks.labels(self.policy).inc()
             count = self.limiter.own.incr(self.key, window_s)
             left_s = round(self.limiter.own.get_expiry(self.key) - time.time() + 0.5)
         return Verdict(self.policy, self.item, count, max(1, left_s))

@@ -7,9 +7,9 @@ import time
 import falcon
 import structlog
 
-from orders_api import logs
+from orders_api import logs, metrics
 from orders_api.db import Statements, statements
-from orders_api.web.resources import Resource
+from orders_api.web.resources import METHODS, Resource
 
 # Version 00 has exactly these four fields; later ones may add more. ff and ids of zeros alone are invalid.
 _TRACEPARENT = re.compile(
@@ -50,6 +50,7 @@ class Tracing:
         if self.server_timing:
             cache = f', cache;desc="{verdict}"' if verdict else ""
             resp.set_header("Server-Timing", f'db;dur={spent.ms:.1f};desc="{spent.count} statements"{cache}')
+        _count(req, resp, spent, verdict)
         logs.write(
             "request",
             trace_id=req.context.trace_id,
@@ -64,3 +65,14 @@ class Tracing:
             user_id=str(req.context.user_id) if hasattr(req.context, "user_id") else None,
             client_ip=getattr(req.context, "client_ip", None),
         )
+
+
+def _count(req: falcon.Request, resp: falcon.Response, spent: Statements, verdict: str | None) -> None:
+    method = req.method if req.method in METHODS else "other"  # a client may invent any number of them
+    seconds = time.perf_counter() - req.context.started
+    metrics.requests.labels(method, req.uri_template or "-", str(resp.status)[:3], verdict or "-").observe(seconds)
+    if spent.count:
+        metrics.statements.inc(spent.count)
+        metrics.database_seconds.inc(spent.ms / 1000)
+    if hasattr(req.context, "problem"):
+        metrics.problems.labels(req.context.problem).inc()

@@ -3,9 +3,31 @@
 from collections import defaultdict
 from uuid import UUID
 
+from orders_api.db import db
 from orders_api.errors import Problem
 from orders_api.orders.models import OrderEvent
 from orders_api.webhooks.models import Delivery, DeliveryAttempt, Endpoint
+
+COUNTED = 10_000  # of what is due, for the metrics: past that it costs, and says nothing more
+
+_OUTBOX = """
+    WITH due AS (
+        SELECT d.next_attempt_at
+        FROM webhook_deliveries d JOIN webhook_endpoints e ON e.user_id = d.user_id AND e.id = d.endpoint_id
+        WHERE d.state = 'pending' AND d.next_attempt_at <= now() AND e.disabled_at IS NULL
+        ORDER BY d.next_attempt_at LIMIT %(most)s
+    ),
+    enabled AS (
+        SELECT f.last_sequence - e.dispatched_sequence AS behind, e.failing_since
+        FROM webhook_endpoints e JOIN feeds f ON f.user_id = e.user_id WHERE e.disabled_at IS NULL
+    )
+    SELECT
+        (SELECT count(*) FROM due),
+        (SELECT coalesce(extract(epoch FROM now() - min(next_attempt_at)), 0)::float FROM due),
+        (SELECT coalesce(sum(behind), 0)::float FROM enabled),
+        (SELECT count(*) FROM enabled),
+        (SELECT count(failing_since) FROM enabled)
+"""
 
 
 def endpoints_of(user_id: UUID) -> list[Endpoint]:
@@ -44,3 +66,15 @@ def attempts_of(user_id: UUID, endpoint_id: UUID, sequences: list[int]) -> dict[
         for attempt in query.order_by(DeliveryAttempt.sequence, DeliveryAttempt.number):
             attempts[attempt.sequence].append(attempt)
     return attempts
+
+
+def outbox() -> dict[str, tuple[float, str]]:
+    """How far the deliveries are behind, over all users: figures by name, each with what it says."""
+    due, overdue_s, undispatched, enabled, failing = db.execute_sql(_OUTBOX, {"most": COUNTED}).fetchone()
+    return {
+        "outbox_due": (due, f"Deliveries whose time has come, {COUNTED} at the most."),
+        "outbox_overdue_seconds": (overdue_s, "How long the oldest of them has been due."),
+        "outbox_events_behind": (undispatched, "Events that no delivery was made of yet, summed over the endpoints."),
+        "webhook_endpoints": (enabled, "Endpoints that are not disabled."),
+        "webhook_endpoints_failing": (failing, "Those of them whose last attempt failed."),
+    }
