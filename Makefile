@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check load capacity storm bench growth migrate clean memcached
+.PHONY: help run test check openapi load capacity storm bench growth migrate clean memcached
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: .venv/.bench memcached ## Measures the service beside bare Falcon and pgb
 
 growth: .venv/.bench memcached ## Measures whether 5 million orders, or a million requests, make the service slower or larger (half an hour, 8 GB)
 	@.venv/bin/python -m perf.growth
+
+openapi: .venv/.run ## Writes docs/openapi.json anew, which has to be what the service says of itself
+	@.venv/bin/orders-api openapi > docs/openapi.json
 
 migrate: .venv/.run ## Applies the pending migrations to DATABASE_URL
 	@.venv/bin/orders-api migrate

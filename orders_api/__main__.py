@@ -125,6 +125,16 @@ def deliver() -> None:
 
 
 @main.command()
+def openapi() -> None:
+    """Prints the API's description (OpenAPI 3.1); needs no setting."""
+    import orjson
+
+    from orders_api.app import describe
+
+    click.echo(orjson.dumps(describe(), option=orjson.OPT_INDENT_2))
+
+
+@main.command()
 def keys() -> None:
     """Makes a new JWT key and a new webhook secret, and prints them."""
     from orders_api.dev.local import new_jwt_key, new_webhook_secret

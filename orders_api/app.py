@@ -1,5 +1,6 @@
 """The composition root: what the application is made of, and what happens to a request, in order."""
 
+import base64
 import functools
 from typing import Any
 
@@ -9,15 +10,13 @@ import orjson
 
 from orders_api import logs
 from orders_api.accounts import services as accounts
-from orders_api.accounts.passwords import Passwords
 from orders_api.accounts.tokens import AccessTokens
 from orders_api.admission import in_flight
 from orders_api.cache import cache
 from orders_api.db import db
 from orders_api.memcached import memcached
-from orders_api.payments.resources import PaymentWebhook
-from orders_api.routes import add_routes
-from orders_api.settings import Settings
+from orders_api.routes import routes
+from orders_api.settings import MIN_KEY_BYTES, Settings
 from orders_api.web import problems
 from orders_api.web.admission import AtTheDoor, Users
 from orders_api.web.authentication import Authentication
@@ -25,16 +24,16 @@ from orders_api.web.caching import Caching
 from orders_api.web.connections import Connections, Wsgi
 from orders_api.web.cors import Cors
 from orders_api.web.lookahead import LookAhead
-from orders_api.web.metrics import MetricsByToken, start_sampling
-from orders_api.web.pagination import Cursors
-from orders_api.web.rate_limits import Failures, Limiter, Limits
+from orders_api.web.metrics import start_sampling
+from orders_api.web.openapi import document
+from orders_api.web.rate_limits import Limiter, Limits
 from orders_api.web.resources import Methods, Queries
 from orders_api.web.tracing import Tracing
-from orders_api.webhooks.queries import outbox
-from orders_api.webhooks.resources import Endpoints
 
 # As many as there are connections: more in flight only make each other wait (make storm).
 MIN_IN_FLIGHT = 4
+
+NO_KEY = base64.urlsafe_b64encode(bytes(MIN_KEY_BYTES)).decode()  # of 256 zeros: signs nothing
 
 
 def create_app(settings: Settings) -> Wsgi:
@@ -63,16 +62,15 @@ def create_app(settings: Settings) -> Wsgi:
     app = falcon.App(middleware=middleware)
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=orjson.dumps)
     problems.register(app)
-    add_routes(
-        app,
-        passwords=Passwords(settings.bcrypt_rounds),
-        tokens=tokens,
-        cursors=Cursors(settings.cursor_keys),
-        memcached=memcached,
-        payments=PaymentWebhook(settings.webhook_secrets, Failures(limiter, memcached, "webhooks")),
-        endpoints=Endpoints(allow_private=settings.webhook_allow_private),
-        metrics=MetricsByToken(settings.metrics_token, settings.release, outbox) if settings.metrics_token else None,
-    )
+    for template, resource in routes(settings, tokens, limiter).items():
+        if resource.exists:
+            app.add_route(template, resource)
     if settings.metrics_token:
         start_sampling(memcached)
     return Connections(app)
+
+
+def describe() -> dict[str, Any]:
+    """The API's description, of which no setting changes anything."""
+    settings = Settings.from_env({"ENVIRONMENT": "development", "DATABASE_URL": "postgresql:///", "JWT_KEYS": NO_KEY})
+    return document(routes(settings, AccessTokens(settings.jwt_keys), Limiter(settings)))

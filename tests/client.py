@@ -5,6 +5,8 @@ from typing import Any, Self
 
 import httpx
 
+from tests import conforms
+
 LAMP = {
     "currency": "EUR",
     "items": [{"sku": "lamp-1", "name": "Lamp", "quantity": 2, "unit_price_cents": 625}],
@@ -16,7 +18,7 @@ class Client:
     """One user of a server. Paths are relative to it; each call sends the access token, if there is one."""
 
     def __init__(self, url: str, email: str | None = None, password: str = PASSWORD) -> None:
-        self.http = httpx.Client(base_url=url, timeout=15)
+        self.http = httpx.Client(base_url=url, timeout=15, event_hooks={"response": [conforms.check]})
         self.email = email or f"user-{uuid.uuid4().hex}@example.com"
         self.password = password
         self.user_id: str | None = None

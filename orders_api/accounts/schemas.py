@@ -1,11 +1,8 @@
-"""What clients send to /auth, and what they get."""
+"""What clients send to /auth."""
 
 from typing import Any
 
 from orders_api.accounts import emails, passwords
-from orders_api.accounts.models import User
-from orders_api.accounts.tokens import LIFETIME_S
-from orders_api.values import format_time
 from orders_api.web.validation import Schema, Text, fault
 
 ANY_LENGTH = 64 * 1024  # of a body; the field itself says what is too long
@@ -22,6 +19,9 @@ class Email(Text):
             return emails.normalised(value)
         except ValueError as e:
             raise fault("invalid_format", str(e)) from None
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "format": "email", "maxLength": emails.MAX_CHARACTERS}
 
 
 class NewPassword(Text):
@@ -50,17 +50,3 @@ class Credentials(Schema):
 
 class Refreshment(Schema):
     refresh_token = Text(0, ANY_LENGTH, required=True)
-
-
-def user_document(user: User) -> dict[str, Any]:
-    return {"id": str(user.id), "email": user.email, "created_at": format_time(user.created_at)}
-
-
-def token_document(access_token: str, refresh_token: str) -> dict[str, Any]:
-    """RFC 6749, 5.1."""
-    return {
-        "access_token": access_token,
-        "token_type": "Bearer",
-        "expires_in": LIFETIME_S,
-        "refresh_token": refresh_token,
-    }

@@ -13,6 +13,7 @@ from orders_api.db import BaseModel
 # A change of the document's shape changes every strong ETag.
 REPRESENTATION = 1
 MAX_METADATA = 20  # entries, also of what a merge leaves
+EVENT_TYPES = ("order.created", "order.updated", "order.paid", "order.cancelled", "order.refunded")
 # How long a user's orders, one by one and in pages, may be remembered; each write of that user ends it at once.
 ORDERS = Kind("orders", soft_s=30, hard_s=60)
 

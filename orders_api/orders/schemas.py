@@ -1,15 +1,13 @@
-"""What comes in (`NewOrder`, `OrderChanges`, the queries) and what goes out (`OrderDocument`, `EventDocument`)."""
+"""What comes in: `NewOrder`, `OrderChanges` and the queries."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import marshmallow
-from marshmallow import fields
 
-from orders_api.orders.models import MAX_METADATA, ItemRow, Order, OrderEvent, OrderItem, OrderRow
+from orders_api.orders.models import MAX_METADATA
 from orders_api.orders.states import STATUSES
-from orders_api.values import CURRENCIES, MAX_TOTAL_CENTS, format_time
-from orders_api.web.validation import REQUIRED, Choice, QueryTime, QueryWhole, Schema, Text, Whole, fault
+from orders_api.values import CURRENCIES, MAX_TOTAL_CENTS
+from orders_api.web.validation import Choice, Field, QueryWhole, Schema, Text, Time, Whole, fault
 
 MAX_ITEMS = 100
 MAX_QUANTITY = 10_000
@@ -32,10 +30,9 @@ class NewItem(Schema):
     unit_price_cents = Whole(0, MAX_UNIT_PRICE_CENTS, required=True)
 
 
-class Items(fields.Field):
+class Items(Field):
     """1 to 100 items whose sum is within an order's bounds; counted before they are looked at."""
 
-    default_error_messages = REQUIRED
     item = NewItem()
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[dict[str, Any]]:
@@ -55,22 +52,24 @@ class Items(fields.Field):
             raise fault("out_of_range", f"Must add up to 1 to {MAX_TOTAL_CENTS}.")
         return items
 
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": NewItem, "minItems": 1, "maxItems": MAX_ITEMS}
 
-class Metadata(fields.Field):
+
+class Metadata(Field):
     """At most 20 strings by name; `removing`: null takes a name away, or all of them."""
-
-    default_error_messages = REQUIRED
 
     def __init__(self, *, removing: bool = False, **kwargs: Any) -> None:
         super().__init__(allow_none=removing, **kwargs)
         self.removing = removing
+        self.most = MAX_METADATA * (2 if removing else 1)
         self.name_text, self.value_text = Text(0, 40), Text(0, 500, allow_none=removing)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise fault("invalid_type", "Must be an object.")
         # A merge may remove as many as it adds; what comes of it is counted again.
-        if len(value) > MAX_METADATA * (2 if self.removing else 1):
+        if len(value) > self.most:
             raise fault("out_of_range", f"Must have at most {MAX_METADATA} entries.")
         errors = {}
         for name, text in value.items():
@@ -83,8 +82,19 @@ class Metadata(fields.Field):
             raise marshmallow.ValidationError(errors)
         return value
 
+    def json_schema(self) -> dict[str, Any]:
+        text = self.value_text.json_schema()
+        return {
+            "type": "object",
+            "propertyNames": self.name_text.json_schema(),
+            "additionalProperties": {**text, "type": ["string", "null"]} if self.removing else text,
+            "maxProperties": self.most,
+        }
+
 
 class NewOrder(Schema):
+    beyond_fields: ClassVar = {"anyOf": [{"required": ["total_cents"]}, {"required": ["items"]}]}
+
     currency = Currency(required=True)
     total_cents = Whole(1, MAX_TOTAL_CENTS)
     items = Items()
@@ -126,61 +136,15 @@ def check_total(data: dict[str, Any]) -> None:
 
 
 class PageQuery(Schema):
-    limit = QueryWhole(1, 100, load_default=20)
-    cursor = Text(0, 65536)
+    limit = QueryWhole(1, 100, load_default=20, metadata={"description": "How many, at the most."})
+    cursor = Text(0, 65536, metadata={"description": "`next_cursor` of the page before, unchanged."})
 
 
 class OrderQuery(Schema):
-    include = Choice(["items"])
+    include = Choice(["items"], metadata={"description": "Each order with its items."})
 
 
 class OrdersQuery(PageQuery, OrderQuery):
-    status = Choice(STATUSES)
-    created_after = QueryTime()
-    created_before = QueryTime()
-
-
-class OrderDocument:
-    """An order as CONTRACT 4 shows it."""
-
-    @staticmethod
-    def of(order: Order | OrderRow, items: Sequence[OrderItem | ItemRow] | None = None) -> dict[str, Any]:
-        document = {
-            "id": str(order.id),
-            "status": order.status,
-            "currency": order.currency,
-            "total_cents": order.total_cents,
-            "metadata": order.metadata,
-            "version": order.version,
-            "created_at": format_time(order.created_at),
-            "updated_at": format_time(order.updated_at),
-        }
-        if items is not None:
-            document["items"] = [
-                {
-                    "sku": item.sku,
-                    "name": item.name,
-                    "quantity": item.quantity,
-                    "unit_price_cents": item.unit_price_cents,
-                }
-                for item in items
-            ]
-        return document
-
-
-class EventDocument:
-    """An event: in an order's history, or with its `order_id` in the feed over all of them."""
-
-    @classmethod
-    def in_feed(cls, event: OrderEvent) -> dict[str, Any]:
-        return {**cls.of(event), "order_id": str(event.order_id)}
-
-    @staticmethod
-    def of(event: OrderEvent) -> dict[str, Any]:
-        return {
-            "sequence": event.sequence,
-            "type": event.type,
-            "data": event.data,
-            "created_at": format_time(event.created_at),
-            "trace_id": event.trace_id,
-        }
+    status = Choice(STATUSES, metadata={"description": "Only orders that are."})
+    created_after = Time(metadata={"description": "Exclusive; with a UTC offset (write + as %2B)."})
+    created_before = Time(metadata={"description": "Exclusive; with a UTC offset (write + as %2B)."})

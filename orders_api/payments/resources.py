@@ -14,10 +14,21 @@ from orders_api.payments import services, signatures
 from orders_api.payments.schemas import PaymentNotice
 from orders_api.payments.services import Delivery
 from orders_api.web import bodies
+from orders_api.web.operations import Answer, operation
 from orders_api.web.rate_limits import Failures
 from orders_api.web.resources import Resource
 
 payment_notice = PaymentNotice()
+EXAMPLE = {
+    "type": "payment.succeeded",
+    "timestamp": "2026-11-25T10:00:00Z",
+    "data": {
+        "payment_id": "pay_17",
+        "order_id": "01a20814-b875-742d-bb03-f50f739fc0a4",
+        "amount_cents": 1250,
+        "currency": "EUR",
+    },
+}
 
 
 class PaymentWebhook(Resource):
@@ -31,6 +42,19 @@ class PaymentWebhook(Resource):
         self.secrets = secrets
         self.failures = failures
 
+    @operation(
+        "receive_payment",
+        "Tell of a payment",
+        "For the payment provider, signed (Standard Webhooks). 204 says that the event is kept, together with its"
+        " effect on the order: also where it comes again, or does not fit the order and so changes nothing."
+        " Anything else: send it again.",
+        Answer(204, "It is kept."),
+        body=payment_notice,
+        examples={"paid": EXAMPLE},
+        headers=("webhook-id", "webhook-timestamp", "webhook-signature"),
+        problems=("signature_invalid", "rate_limited"),
+        security="signature",
+    )
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         delivery = Delivery(None, b"", req.context.client_ip, req.context.trace_id)
         with self._failure_counted(req, delivery):

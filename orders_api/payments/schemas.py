@@ -2,16 +2,10 @@
 
 from typing import Any
 
-from marshmallow import fields
-
 from orders_api.payments.services import STEPS
-from orders_api.web.validation import REQUIRED, QueryTime, Schema, Text, Whole, fault
+from orders_api.web.validation import Field, Schema, Text, Time, Whole, fault
 
 MAX_AMOUNT_CENTS = 10**18  # more than any order may have: what differs is kept and reported, not refused
-
-
-class Time(QueryTime):
-    default_error_messages = REQUIRED
 
 
 class Payment(Schema):
@@ -21,16 +15,18 @@ class Payment(Schema):
     currency = Text(1, 16, required=True)
 
 
-class Details(fields.Field):
+class Details(Field):
     """A payment; of a type that we don't know, any object."""
 
-    default_error_messages = REQUIRED
     payment = Payment()
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise fault("invalid_type", "Must be an object.")
         return self.payment.load(value) if data.get("type") in STEPS else value
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"anyOf": [Payment, {"type": "object"}]}
 
 
 class PaymentNotice(Schema):

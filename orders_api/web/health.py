@@ -3,12 +3,29 @@
 from collections.abc import Callable
 
 import falcon
+from marshmallow import fields, validate
 
 from orders_api.admission import Priority
 from orders_api.db import db
 from orders_api.errors import Problem
 from orders_api.memcached import Memcached
+from orders_api.web.operations import Answer, Shape, operation
 from orders_api.web.resources import Resource
+
+
+class HealthShape(Shape):
+    status = fields.String(required=True, validate=validate.OneOf(["ok"]))
+
+
+class ChecksShape(Shape):
+    database = fields.String(required=True, validate=validate.OneOf(["ok"]))
+    migrations = fields.String(required=True, validate=validate.OneOf(["ok"]))
+    cache = fields.String(required=True, validate=validate.OneOf(["ok", "down"]))
+
+
+class ReadinessShape(Shape):
+    status = fields.String(required=True, validate=validate.OneOf(["ok", "degraded"]))
+    checks = fields.Nested(ChecksShape, required=True)
 
 
 class Health(Resource):
@@ -18,6 +35,7 @@ class Health(Resource):
     limits = ()
     priority = Priority.HEALTH
 
+    @operation("health", "Is the process alive?", "Asks nothing of anybody else.", Answer(200, "It is.", HealthShape))
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.set_header("Cache-Control", "no-store")
         resp.media = {"status": "ok"}
@@ -34,6 +52,13 @@ class Readiness(Resource):
         self.memcached = memcached
         self.migrations = migrations
 
+    @operation(
+        "readiness",
+        "Can it do its work?",
+        "Whether the database takes writes and is migrated. Without memcached it is `degraded`, and still ready.",
+        Answer(200, "It can.", ReadinessShape),
+        problems=("database_unavailable", "overloaded", "internal_error"),
+    )
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         read_only, tables = db.execute_sql(
             "SELECT current_setting('transaction_read_only') = 'on', to_regclass('_yoyo_migration') IS NOT NULL"

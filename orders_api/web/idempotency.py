@@ -46,7 +46,7 @@ _CLAIM = """
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredAnswer:
     """A response as it is stored: `body` byte for byte."""
 
     status: int
@@ -103,7 +103,7 @@ class Claim:
     document: Any
     fingerprint: bytes
     trace_id: str
-    answer: Answer | None = None
+    answer: StoredAnswer | None = None
 
     @classmethod
     def of(cls, req: falcon.Request) -> "Claim":
@@ -122,7 +122,7 @@ class Claim:
             req.context.trace_id,
         )
 
-    def sql(self, order_id: UUID, answer: Answer) -> tuple[str, dict[str, Any]]:
+    def sql(self, order_id: UUID, answer: StoredAnswer) -> tuple[str, dict[str, Any]]:
         """A statement that gives a row if the key is ours now, and stores the answer; and its parameters."""
         self.answer = answer
         return _CLAIM, {
@@ -160,7 +160,7 @@ class Claim:
         if bytes(stored.fingerprint) != self.fingerprint:
             raise Problem("idempotency_key_reused")
         assert stored.body is not None, "only an expired answer has none"
-        _write(resp, Answer(stored.status, stored.location, stored.etag, bytes(stored.body)))
+        _write(resp, StoredAnswer(stored.status, stored.location, stored.etag, bytes(stored.body)))
         resp.set_header("Idempotent-Replayed", "true")
         resp.set_header("Idempotent-Original-Trace-Id", stored.trace_id)
         metrics.replays.inc()
@@ -205,7 +205,7 @@ def _prefer_stored(claim: Claim, problem: Problem, resp: falcon.Response) -> Non
     claim.replay(stored, resp)
 
 
-def _write(resp: falcon.Response, answer: Answer) -> None:
+def _write(resp: falcon.Response, answer: StoredAnswer) -> None:
     resp.status = answer.status
     resp.set_headers(PRIVATE)
     resp.set_header("Location", answer.location)

@@ -19,6 +19,7 @@ from orders_api.db import db, problem_of
 from orders_api.errors import Problem
 from orders_api.memcached import Memcached
 from orders_api.web.authentication import token_of
+from orders_api.web.operations import Answer, operation
 from orders_api.web.resources import Resource
 
 SAMPLED_S = 1.0
@@ -35,13 +36,23 @@ class MetricsByToken(Resource):
     limits: ClassVar[tuple[str, ...]] = ("ip",)  # the token can't be guessed at any speed
     priority = Priority.HEALTH
 
-    def __init__(self, token: str, release: str | None, figures: Figures) -> None:
-        self.token = token
+    def __init__(self, token: str | None, release: str | None, figures: Figures) -> None:
+        self.exists = token is not None
+        self.token = token or ""
         self.registry = CollectorRegistry()
-        MultiProcessCollector(self.registry)
+        if self.exists:
+            MultiProcessCollector(self.registry)
         self.registry.register(_Build(release))
         self.registry.register(_FromDatabase(figures))
 
+    @operation(
+        "metrics",
+        "What was counted, over all workers",
+        "For Prometheus. Without the setting `METRICS_TOKEN` there is no such route.",
+        Answer(200, "The text format of Prometheus.", media_types=("text/plain",)),
+        problems=("token_missing", "token_invalid", "route_not_found", "internal_error"),
+        security="metrics",
+    )
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         if not hmac.compare_digest(token_of(req).encode(), self.token.encode()):
             raise Problem("token_invalid")

@@ -6,14 +6,17 @@ from typing import Any
 import falcon
 import orjson
 import structlog
+from marshmallow import fields, validate
 
 from orders_api.db import problem_of, sqlstate
-from orders_api.errors import PROBLEMS, Problem
+from orders_api.errors import PROBLEMS, FieldError, Problem, invalid
+from orders_api.web.operations import TRACE_ID_PATTERN, Answer, Shape, operation
 from orders_api.web.resources import PRIVATE, Resource
 
 log = structlog.get_logger("orders_api.problems")
 
 MEDIA_TYPE = "application/problem+json"
+BOTH = (falcon.MEDIA_JSON, falcon.MEDIA_HTML)
 REALM = 'Bearer realm="orders-api"'
 # RFC 6750, section 3: without a token there is no error to name.
 CHALLENGES = {
@@ -21,6 +24,47 @@ CHALLENGES = {
     "token_invalid": f'{REALM}, error="invalid_token", error_description="The access token is not valid"',
     "token_expired": f'{REALM}, error="invalid_token", error_description="The access token has expired"',
 }
+
+
+class RetryRuleShape(Shape):
+    safe = fields.Boolean(required=True, metadata={"description": "Sending the same request again does no harm."})
+    same_key = fields.Boolean(required=True, metadata={"description": "With the same Idempotency-Key."})
+
+
+class RetryShape(RetryRuleShape):
+    after_s = fields.Integer(required=True, allow_none=True, metadata={"description": "Null: nothing to wait for."})
+
+
+class FieldErrorShape(Shape):
+    code = fields.String(required=True)
+    detail = fields.String(required=True)
+    pointer = fields.String(metadata={"description": "A JSON pointer into the body, as a URI fragment (RFC 6901)."})
+    parameter = fields.String(metadata={"description": "Of the query."})
+
+
+class ProblemShape(Shape):
+    type = fields.String(required=True, metadata={"format": "uri-reference"})
+    title = fields.String(required=True)
+    status = fields.Integer(required=True)
+    code = fields.String(required=True, validate=validate.OneOf(list(PROBLEMS)))
+    detail = fields.String(required=True, metadata={"description": "One sentence that a person can act on."})
+    trace_id = fields.String(required=True, validate=validate.Regexp(TRACE_ID_PATTERN))
+    retry = fields.Nested(RetryShape, required=True)
+    errors = fields.List(fields.Nested(FieldErrorShape), metadata={"description": "All that is wrong, at once."})
+    allowed = fields.List(fields.String(), metadata={"description": "Of `transition_invalid`: the steps that can be."})
+
+
+class ProblemEntryShape(Shape):
+    type = fields.String(required=True, metadata={"format": "uri-reference"})
+    code = fields.String(required=True, validate=validate.OneOf(list(PROBLEMS)))
+    status = fields.Integer(required=True)
+    title = fields.String(required=True)
+    cure = fields.String(required=True)
+    retry = fields.Nested(RetryRuleShape, required=True)
+
+
+class ProblemEntriesShape(Shape):
+    data = fields.List(fields.Nested(ProblemEntryShape), required=True)
 
 
 def register(app: falcon.App) -> None:
@@ -75,6 +119,13 @@ def document(problem: Problem, trace_id: str) -> dict[str, Any]:
     return body
 
 
+def example(code: str, trace_id: str) -> dict[str, Any]:
+    """The document of a problem of this kind."""
+    if code == "validation_failed":
+        return document(invalid(FieldError("required", "This field is required.", pointer="#/currency")), trace_id)
+    return document(Problem(code), trace_id)
+
+
 def entry(code: str) -> dict[str, Any]:
     kind = PROBLEMS[code]
     return {
@@ -93,6 +144,17 @@ class Problems(Resource):
     authenticated = False
     limits = ("ip",)
 
+    @operation(
+        "list_problems",
+        "List all problems",
+        "As JSON, or as a page to who prefers HTML.",
+        Answer(
+            200,
+            "Every code, with what it means and its cure.",
+            ProblemEntriesShape,
+            media_types=BOTH,
+        ),
+    )
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         entries = [entry(code) for code in PROBLEMS]
         if _wants_html(req, resp):
@@ -111,6 +173,13 @@ class ProblemByCode(Resource):
     authenticated = False
     limits = ("ip",)
 
+    @operation(
+        "explain_problem",
+        "Explain a problem",
+        "As JSON, or as a page to who prefers HTML.",
+        Answer(200, "What it means, and its cure.", ProblemEntryShape, media_types=BOTH),
+        problems=("problem_not_found",),
+    )
     def on_get(self, req: falcon.Request, resp: falcon.Response, code: str) -> None:
         if code not in PROBLEMS:
             raise Problem("problem_not_found")

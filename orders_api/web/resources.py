@@ -18,6 +18,7 @@ PRIVATE = {"Cache-Control": "private, no-cache"}
 class Resource:
     """Authentication and limits are on; a resource that opts out says so in its class."""
 
+    exists = True  # under the present settings; it is described all the same
     authenticated = True
     limits: ClassVar[tuple[str, ...]] = ("ip", "user")
     query: ClassVar[Schema] = NO_PARAMETERS

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import marshmallow
@@ -23,6 +23,9 @@ class Fault(str):
         fault.code = code
         return fault
 
+    def __deepcopy__(self, _memo: object) -> "Fault":
+        return self
+
     def format(self, *args: object, **kwargs: object) -> "Fault":
         return Fault(self.code, super().format(*args, **kwargs))
 
@@ -37,10 +40,17 @@ REQUIRED: dict[str, Any] = {
 }
 
 
-class Text(fields.Field):
-    """A string of `low` to `high` characters, without NUL (PostgreSQL stores none)."""
+class Field(fields.Field):
+    """What a request may hold. `json_schema` says to machines what the class says to people."""
 
     default_error_messages = REQUIRED
+
+    def json_schema(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class Text(Field):
+    """A string of `low` to `high` characters, without NUL (PostgreSQL stores none)."""
 
     def __init__(self, low: int, high: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -55,15 +65,16 @@ class Text(fields.Field):
             raise fault("invalid_character", "Must not contain the NUL character.")
         return self.checked(value)
 
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "minLength": self.low, "maxLength": self.high, "pattern": r"^[^\x00]*$"}
+
     def checked(self, value: str) -> Any:
         """For kinds of text that are more than characters."""
         return value
 
 
-class Whole(fields.Field):
+class Whole(Field):
     """An integer; `"1"`, `1.0` and `true` are none."""
-
-    default_error_messages = REQUIRED
 
     def __init__(self, low: int, high: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -76,11 +87,13 @@ class Whole(fields.Field):
             raise fault("out_of_range", f"Must be from {self.low} to {self.high}.")
         return value
 
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
 
-class Choice(fields.Field):
+
+class Choice(Field):
     """One of a few words; `hint` says which."""
 
-    default_error_messages = REQUIRED
     hint: str | None = None
 
     def __init__(self, choices: Collection[str], **kwargs: Any) -> None:
@@ -94,6 +107,9 @@ class Choice(fields.Field):
             raise fault("invalid_value", f"Must be {self.hint or 'one of ' + ', '.join(self.choices)}.")
         return value
 
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": sorted(self.choices)}
+
 
 class QueryWhole(Whole):
     """An integer in a query string: digits alone."""
@@ -104,7 +120,7 @@ class QueryWhole(Whole):
         return super()._deserialize(int(value), attr, data)
 
 
-class QueryTime(fields.Field):
+class Time(Field):
     """An RFC 3339 date-time with a UTC offset."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
@@ -116,10 +132,17 @@ class QueryTime(fields.Field):
                 "Must be one RFC 3339 date-time with a UTC offset, such as 2026-11-23T10:00:00Z (write + as %2B).",
             ) from None
 
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "format": "date-time"}
+
 
 class Schema(marshmallow.Schema):
-    """Refuses unknown fields; `parse` and `parse_query` raise one 422 with all that is wrong."""
+    """Refuses unknown fields; `parse` and `parse_query` raise one 422 with all that is wrong.
 
+    `beyond_fields`: what JSON Schema can say of the fields together.
+    """
+
+    beyond_fields: ClassVar[dict[str, Any]] = {}
     error_messages: dict[str, str] = {
         "unknown": Fault("unknown_field", "There is no such field."),
         "type": Fault("invalid_type", "Must be an object."),

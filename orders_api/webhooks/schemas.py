@@ -1,18 +1,14 @@
-"""Endpoints as they come in and go out."""
+"""Endpoints as they come in."""
 
-import base64
 from typing import Any
 
 import gevent
 import marshmallow
-from marshmallow import fields
 
 from orders_api.admission import in_flight
-from orders_api.values import format_time
-from orders_api.web.validation import REQUIRED, Choice, Schema, Text, fault
+from orders_api.orders.models import EVENT_TYPES
+from orders_api.web.validation import Choice, Field, Schema, Text, fault
 from orders_api.webhooks import addresses
-from orders_api.webhooks.models import Delivery, DeliveryAttempt, Endpoint
-from orders_api.webhooks.services import EVENT_TYPES
 
 RESOLVE_S = 2.0
 
@@ -36,11 +32,13 @@ class Url(Text):
             pass
         return value
 
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "format": "uri", "maxLength": self.high}
 
-class EventTypes(fields.Field):
+
+class EventTypes(Field):
     """Some of the types, each once; all of them where none is named."""
 
-    default_error_messages = REQUIRED
     kind = Choice(EVENT_TYPES)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
@@ -60,47 +58,16 @@ class EventTypes(fields.Field):
             raise fault("invalid_value", "Must name each type once.")
         return value
 
+    def json_schema(self) -> dict[str, Any]:
+        most = len(EVENT_TYPES)
+        return {"type": "array", "items": self.kind.json_schema(), "minItems": 1, "maxItems": most, "uniqueItems": True}
+
 
 class NewEndpoint(Schema):
     url = Url(required=True)
     description = Text(0, 200, load_default="")
     event_types = EventTypes(load_default=list(EVENT_TYPES))
 
-    def __init__(self, *, allow_private: bool) -> None:
+    def __init__(self, *, allow_private: bool = False) -> None:
         super().__init__()
         self.fields["url"].allow_private = allow_private  # type: ignore[attr-defined]
-
-
-def endpoint_document(endpoint: Endpoint, *, with_secret: bool = False) -> dict[str, Any]:
-    document = {
-        "id": str(endpoint.id),
-        "url": endpoint.url,
-        "description": endpoint.description,
-        "event_types": endpoint.event_types,
-        "state": "disabled" if endpoint.disabled_at else "enabled",
-        "disabled_reason": endpoint.disabled_reason,
-        "created_at": format_time(endpoint.created_at),
-    }
-    if with_secret:
-        document["secret"] = "whsec_" + base64.b64encode(bytes(endpoint.secret)).decode()
-    return document
-
-
-def delivery_document(delivery: Delivery, attempts: list[DeliveryAttempt]) -> dict[str, Any]:
-    return {
-        "sequence": delivery.sequence,
-        "type": delivery.type,
-        "state": delivery.state,
-        "next_attempt_at": format_time(delivery.next_attempt_at) if delivery.state == "pending" else None,
-        "created_at": format_time(delivery.created_at),
-        "attempts": [
-            {
-                "number": attempt.number,
-                "at": format_time(attempt.began_at),
-                "duration_ms": attempt.duration_ms,
-                "status": attempt.status,
-                "error": attempt.error,
-            }
-            for attempt in attempts
-        ],
-    }

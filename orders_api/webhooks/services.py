@@ -15,7 +15,6 @@ MAX_ENDPOINTS = 10
 SECRET_BYTES = 32
 # After a rotation both secrets sign for so long: time to tell the receiver the new one.
 OVERLAP = timedelta(hours=24)
-EVENT_TYPES = ("order.created", "order.updated", "order.paid", "order.cancelled", "order.refunded")
 DELIVERIES_KEPT = timedelta(days=30)
 PRUNE_BATCH = 1000
 

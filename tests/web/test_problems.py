@@ -31,6 +31,7 @@ ROUTES = {
     "/webhook-endpoints/e/deliveries/1/redeliver": "POST, OPTIONS",
     "/problems": "GET, HEAD, OPTIONS",
     "/problems/overloaded": "GET, HEAD, OPTIONS",
+    "/openapi.json": "GET, HEAD, OPTIONS",
     "/healthz": "GET, HEAD, OPTIONS",
     "/readyz": "GET, HEAD, OPTIONS",
 }

@@ -4,7 +4,8 @@ import uuid
 
 import pytest
 
-from orders_api.webhooks.services import EVENT_TYPES, MAX_ENDPOINTS
+from orders_api.orders.models import EVENT_TYPES
+from orders_api.webhooks.services import MAX_ENDPOINTS
 from tests.client import assert_problem
 from tests.orders.races import at_once
 
