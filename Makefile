@@ -38,7 +38,7 @@ growth: .venv/.bench memcached ## Measures whether 5 million orders, or a millio
 	@.venv/bin/python -m perf.growth
 
 openapi: .venv/.run ## Writes docs/openapi.json anew, which has to be what the service says of itself
-	@.venv/bin/orders-api openapi > docs/openapi.json
+	@.venv/bin/orders-api openapi > docs/openapi.json.new && mv docs/openapi.json.new docs/openapi.json
 
 migrate: .venv/.run ## Applies the pending migrations to DATABASE_URL
 	@.venv/bin/orders-api migrate

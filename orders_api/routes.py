@@ -8,6 +8,7 @@ from orders_api.memcached import memcached
 from orders_api.orders.resources import Events, IdempotencyKeyByName, OrderById, OrderEvents, Orders
 from orders_api.payments.resources import PaymentWebhook
 from orders_api.settings import Settings
+from orders_api.web.docs import Docs, DocsAsset
 from orders_api.web.health import Health, Readiness
 from orders_api.web.metrics import MetricsByToken
 from orders_api.web.openapi import OpenApi
@@ -48,6 +49,8 @@ def routes(settings: Settings, tokens: AccessTokens, limiter: Limiter) -> dict[s
         "/problems": Problems(),
         "/problems/{code}": ProblemByCode(),
         "/openapi.json": description,
+        "/docs": Docs(),
+        "/docs/{asset}": DocsAsset(),
         "/healthz": Health(),
         "/readyz": Readiness(memcached, migrator.all_ids),
         "/metrics": MetricsByToken(settings.metrics_token, settings.release, outbox),

@@ -14,7 +14,7 @@ from referencing.jsonschema import DRAFT202012
 DESCRIPTION = Path(__file__).parent.parent / "docs" / "openapi.json"
 # Of HTTP, of gunicorn and of every answer: no operation names them.
 EVERYWHERE = {"server", "date", "connection", "content-type", "content-length", "transfer-encoding", "vary", "allow"}
-EVERYWHERE |= {"x-content-type-options", "cache-control", "server-timing"}
+EVERYWHERE |= {"x-content-type-options", "server-timing"}
 # Of no operation: what isn't described is refused with one of these.
 UNDESCRIBED = {"route_not_found", "method_not_allowed", "rate_limited"}
 

@@ -64,6 +64,9 @@ ANSWER_HEADERS = {
     "Idempotent-Original-Trace-Id": Header("The trace id of that earlier request.", TEXT),
     "Retry-After": Header("Seconds to wait before another try.", SECONDS),
     "WWW-Authenticate": Header("The challenge (RFC 6750).", TEXT),
+    "Content-Security-Policy": Header("What a page may load: nothing from elsewhere.", TEXT),
+    "Content-Encoding": Header("`gzip`, to who takes it.", TEXT),
+    "Referrer-Policy": Header("Nobody else learns where a reader was.", TEXT),
     "Accept-Patch": Header("The formats of a patch that are understood.", TEXT),
 }
 

@@ -16,6 +16,7 @@ from orders_api.web.resources import PRIVATE, Resource
 log = structlog.get_logger("orders_api.problems")
 
 MEDIA_TYPE = "application/problem+json"
+POLICY_HEADER = "Content-Security-Policy"
 BOTH = (falcon.MEDIA_JSON, falcon.MEDIA_HTML)
 REALM = 'Bearer realm="orders-api"'
 # RFC 6750, section 3: without a token there is no error to name.
@@ -152,6 +153,7 @@ class Problems(Resource):
             200,
             "Every code, with what it means and its cure.",
             ProblemEntriesShape,
+            headers=(POLICY_HEADER,),
             media_types=BOTH,
         ),
     )
@@ -177,7 +179,7 @@ class ProblemByCode(Resource):
         "explain_problem",
         "Explain a problem",
         "As JSON, or as a page to who prefers HTML.",
-        Answer(200, "What it means, and its cure.", ProblemEntryShape, media_types=BOTH),
+        Answer(200, "What it means, and its cure.", ProblemEntryShape, headers=(POLICY_HEADER,), media_types=BOTH),
         problems=("problem_not_found",),
     )
     def on_get(self, req: falcon.Request, resp: falcon.Response, code: str) -> None:
@@ -197,7 +199,7 @@ def _wants_html(req: falcon.Request, resp: falcon.Response) -> bool:
 
 def _page(resp: falcon.Response, title: str, body: str) -> None:
     resp.content_type = falcon.MEDIA_HTML
-    resp.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+    resp.set_header(POLICY_HEADER, "default-src 'none'; style-src 'unsafe-inline'")
     resp.set_headers(PRIVATE)
     style = "body{font:16px/1.5 system-ui;max-width:40em;margin:3em auto;padding:0 1em;color-scheme:light dark}"
     resp.text = (

@@ -33,7 +33,7 @@ def operations() -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def path_of(template: str) -> str:
-    return template.format(**IDS, code="overloaded")
+    return template.format(**IDS, code="overloaded", asset="docs.js")
 
 
 def test_the_kept_file_is_what_the_code_says():

@@ -32,6 +32,8 @@ ROUTES = {
     "/problems": "GET, HEAD, OPTIONS",
     "/problems/overloaded": "GET, HEAD, OPTIONS",
     "/openapi.json": "GET, HEAD, OPTIONS",
+    "/docs": "GET, HEAD, OPTIONS",
+    "/docs/docs.js": "GET, HEAD, OPTIONS",
     "/healthz": "GET, HEAD, OPTIONS",
     "/readyz": "GET, HEAD, OPTIONS",
 }
