@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check openapi load capacity storm bench growth migrate clean memcached
+.PHONY: help run test check secrets openapi load capacity storm bench growth migrate clean memcached
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ check: .venv/.dev ## Checks style, types, the layers and the migrations
 	@echo "lint-imports" && .venv/bin/lint-imports --no-logo >.venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@echo "mypy" && .venv/bin/mypy --no-error-summary
 	@echo "squawk" && .venv/bin/squawk $$(ls migrations/[0-9]*.sql | grep -v '\.rollback\.sql$$')
+
+secrets: .venv/.dev ## Looks for secrets in the files and the whole history
+	@.venv/bin/python conf/secrets/scan.py
 
 load: .venv/.load memcached ## Sends the acceptance profile and fails at p95 >= 200 ms or any wrong answer (RATE=100, SECONDS=60)
 	@.venv/bin/python -m perf.load
