@@ -72,7 +72,8 @@ PLANTS = {
         Plant("values.yaml", 'env:\n  WEBHOOK_SECRETS: "whsec_', lambda: base64_of(24), '"\n'),
     ],
     "password in DATABASE_URL": [
-        Plant(".env", "DATABASE_URL=postgres://orders:", lambda: some(12), "@db.internal:5432/orders\n")
+        Plant(".env", "DATABASE_URL=postgres://orders:", lambda: some(12), "@db.internal:5432/orders\n"),
+        Plant("dev.yml", "x:\n  DATABASE_URL: postgresql://orders:", lambda: some(8, "abc"), "@localhost/orders\n"),
     ],
     "password in a compose file": [
         Plant("docker-compose.yml", "services:\n  db:\n    environment:\n      POSTGRES_PASSWORD: ", lambda: some(12)),
@@ -88,7 +89,7 @@ NONE_AT_ALL = {
     ".env.example": "JWT_KEYS=\nWEBHOOK_SECRETS=\nDATABASE_URL=\nPGPASSWORD=\nMETRICS_TOKEN=\nAWS_SECRET_ACCESS_KEY=\n",
     "README.md": "`JWT_KEYS` is a ring of `kid:base64url`, `WEBHOOK_SECRETS` one of `whsec_<base64>`.\n"
     'DATABASE_URL="postgres://orders:$PGPASSWORD@localhost/orders" make run\n'
-    "DATABASE_URL=postgres://user:password@host:5432/name\n",
+    "DATABASE_URL=postgres://orders:$SECRET@db/orders, DATABASE_URL=postgres://user:password@host:5432/name\n",
     "docker-compose.yml": "services:\n  db:\n    environment:\n"
     "      POSTGRES_PASSWORD: ${POSTGRES_PASSWORD:?run make first}\n"
     "      POSTGRES_PASSWORD_FILE: /run/secrets/postgres\n"
