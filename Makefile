@@ -23,7 +23,7 @@ check: .venv/.dev ## Checks style, types, the layers, the migrations, the workfl
 	@echo "squawk" && .venv/bin/squawk $$(ls migrations/[0-9]*.sql | grep -v '\.rollback\.sql$$')
 	@echo "bandit" && .venv/bin/bandit --quiet --configfile pyproject.toml --recursive orders_api
 	@echo "actionlint" && .venv/bin/actionlint .github/workflows/*.yml
-	@echo "zizmor" && .venv/bin/zizmor --offline --quiet --no-progress .github >.venv/zizmor.log 2>&1 || { cat .venv/zizmor.log; exit 1; }
+	@echo "zizmor" && .venv/bin/zizmor --offline --quiet --no-progress --persona auditor .github >.venv/zizmor.log 2>&1 || { cat .venv/zizmor.log; exit 1; }
 	@echo "check-jsonschema" && .venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@echo "pip-audit" && .venv/bin/python conf/audit_packages.py
 
