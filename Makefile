@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check openapi load capacity storm bench growth migrate clean memcached
+.PHONY: help run test check secrets openapi load capacity storm bench growth migrate clean memcached
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,12 +15,20 @@ test: .venv/.dev memcached ## Runs the tests, on a real PostgreSQL and memcached
 	@command -v memcached >/dev/null || { echo "The tests need memcached on the PATH: install it, then try again." >&2; exit 1; }
 	@.venv/bin/pytest -n 3 --dist worksteal
 
-check: .venv/.dev ## Checks style, types, the layers and the migrations
+check: .venv/.dev ## Checks style, types, the layers, the migrations, the workflow and the packages
 	@echo "ruff check" && .venv/bin/ruff check --quiet .
 	@echo "ruff format" && .venv/bin/ruff format --quiet --check .
 	@echo "lint-imports" && .venv/bin/lint-imports --no-logo >.venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@echo "mypy" && .venv/bin/mypy --no-error-summary
 	@echo "squawk" && .venv/bin/squawk $$(ls migrations/[0-9]*.sql | grep -v '\.rollback\.sql$$')
+	@echo "bandit" && .venv/bin/bandit --quiet --configfile pyproject.toml --recursive orders_api
+	@echo "actionlint" && .venv/bin/actionlint .github/workflows/*.yml
+	@echo "zizmor" && .venv/bin/zizmor --offline --quiet --no-progress --persona auditor .github >.venv/zizmor.log 2>&1 || { cat .venv/zizmor.log; exit 1; }
+	@echo "check-jsonschema" && .venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@echo "pip-audit" && .venv/bin/python conf/audit_packages.py
+
+secrets: .venv/.dev ## Looks for secrets in the files and the whole history
+	@.venv/bin/python conf/secrets/scan.py
 
 load: .venv/.load memcached ## Sends the acceptance profile and fails at p95 >= 200 ms or any wrong answer (RATE=100, SECONDS=60)
 	@.venv/bin/python -m perf.load
