@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check secrets openapi load capacity storm bench growth migrate clean memcached
+.PHONY: help run test check secrets openapi load capacity storm bench growth migrate clean memcached chromium
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,16 +11,18 @@ help: ## Lists the targets
 run: .venv/.run memcached ## Starts everything on this machine: no database or cache needed; PORT and every setting from the environment
 	@exec .venv/bin/orders-api dev
 
-test: .venv/.dev memcached ## Runs the tests, on a real PostgreSQL and memcached
+test: .venv/.dev memcached chromium ## Runs the tests, on a real PostgreSQL and memcached
 	@command -v memcached >/dev/null || { echo "The tests need memcached on the PATH: install it, then try again." >&2; exit 1; }
 	@.venv/bin/pytest -n 3 --dist worksteal
 
-check: .venv/.dev ## Checks style, types, the layers, the migrations, the workflow and the packages
+check: .venv/.dev .venv/.spectral ## Checks style, types, the layers, the migrations, the description, the workflow and the packages
 	@echo "ruff check" && .venv/bin/ruff check --quiet .
 	@echo "ruff format" && .venv/bin/ruff format --quiet --check .
 	@echo "lint-imports" && .venv/bin/lint-imports --no-logo >.venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@echo "mypy" && .venv/bin/mypy --no-error-summary
 	@echo "squawk" && .venv/bin/squawk $$(ls migrations/[0-9]*.sql | grep -v '\.rollback\.sql$$')
+	@echo "spectral" && .venv/bin/node .venv/spectral/node_modules/.bin/spectral lint --quiet --fail-severity hint \
+	 --ruleset conf/spectral/ruleset.yaml docs/openapi.json
 	@echo "bandit" && .venv/bin/bandit --quiet --configfile pyproject.toml --recursive orders_api
 	@echo "actionlint" && .venv/bin/actionlint .github/workflows/*.yml
 	@echo "zizmor" && .venv/bin/zizmor --offline --quiet --no-progress --persona auditor .github >.venv/zizmor.log 2>&1 || { cat .venv/zizmor.log; exit 1; }
@@ -56,7 +58,11 @@ clean: ## Removes what was installed and built; the data and secrets in .local s
 	@find . -name __pycache__ -type d -not -path './.local/*' -prune -exec rm -rf {} +
 
 memcached:
-	@sh conf/install-memcached
+	@test -n "$$MEMCACHED_SERVERS" || sh conf/install-package memcached || \
+	 echo "memcached could not be installed: make run uses stand-ins in one worker. Install memcached to change that."
+
+chromium:
+	@sh conf/install-package chromium || echo "Chromium could not be installed: the tests of pages are skipped."
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -71,6 +77,13 @@ memcached:
 	@echo "Installing, with the tools for tests and checks…"
 	@$(PIP) -e '.[embedded,test,check]'
 	@touch $@ .venv/.run
+
+# From npm, by the node of the wheel: none has to be on the machine.
+.venv/.spectral: conf/spectral/package-lock.json .venv/.dev
+	@echo "Installing Spectral…"
+	@mkdir -p .venv/spectral && cp conf/spectral/package*.json conf/spectral/.npmrc .venv/spectral/
+	@cd .venv/spectral && PATH="$(CURDIR)/.venv/bin:$$PATH" npm ci --silent --no-audit --no-fund
+	@touch $@
 
 .venv/.bench: setup.cfg | .venv/bin/python
 	@echo "Installing, with the tools for measuring…"
