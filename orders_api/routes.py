@@ -13,7 +13,7 @@ from orders_api.web.health import Health, Readiness
 from orders_api.web.metrics import MetricsByToken
 from orders_api.web.openapi import OpenApi
 from orders_api.web.pagination import Cursors
-from orders_api.web.problems import ProblemByCode, Problems
+from orders_api.web.problem_pages import ProblemByCode, Problems
 from orders_api.web.rate_limits import Failures, Limiter
 from orders_api.web.resources import Resource
 from orders_api.webhooks.queries import outbox

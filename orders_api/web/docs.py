@@ -25,7 +25,7 @@ TYPES = {
     "swagger-ui.css": "text/css; charset=utf-8",
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
 }
-ASSET_TYPES = tuple({media_type.partition(";")[0] for media_type in TYPES.values()})
+ASSET_TYPES = tuple(dict.fromkeys(media_type.partition(";")[0] for media_type in TYPES.values()))
 OF_PAGES = ("ETag", "Content-Security-Policy", "Referrer-Policy", "Content-Encoding")
 
 

@@ -1,6 +1,5 @@
-"""Errors become problem documents (RFC 9457) here and nowhere else; `/problems` explains them."""
+"""Errors become problem documents (RFC 9457) here and nowhere else."""
 
-import html
 from typing import Any
 
 import falcon
@@ -10,14 +9,11 @@ from marshmallow import fields, validate
 
 from orders_api.db import problem_of, sqlstate
 from orders_api.errors import PROBLEMS, FieldError, Problem, invalid
-from orders_api.web.operations import TRACE_ID_PATTERN, Answer, Shape, operation
-from orders_api.web.resources import PRIVATE, Resource
+from orders_api.web.operations import TRACE_ID_PATTERN, Shape
 
 log = structlog.get_logger("orders_api.problems")
 
 MEDIA_TYPE = "application/problem+json"
-POLICY_HEADER = "Content-Security-Policy"
-BOTH = (falcon.MEDIA_JSON, falcon.MEDIA_HTML)
 REALM = 'Bearer realm="orders-api"'
 # RFC 6750, section 3: without a token there is no error to name.
 CHALLENGES = {
@@ -53,19 +49,6 @@ class ProblemShape(Shape):
     retry = fields.Nested(RetryShape, required=True)
     errors = fields.List(fields.Nested(FieldErrorShape), metadata={"description": "All that is wrong, at once."})
     allowed = fields.List(fields.String(), metadata={"description": "Of `transition_invalid`: the steps that can be."})
-
-
-class ProblemEntryShape(Shape):
-    type = fields.String(required=True, metadata={"format": "uri-reference"})
-    code = fields.String(required=True, validate=validate.OneOf(list(PROBLEMS)))
-    status = fields.Integer(required=True)
-    title = fields.String(required=True)
-    cure = fields.String(required=True)
-    retry = fields.Nested(RetryRuleShape, required=True)
-
-
-class ProblemEntriesShape(Shape):
-    data = fields.List(fields.Nested(ProblemEntryShape), required=True)
 
 
 def register(app: falcon.App) -> None:
@@ -125,84 +108,3 @@ def example(code: str, trace_id: str) -> dict[str, Any]:
     if code == "validation_failed":
         return document(invalid(FieldError("required", "This field is required.", pointer="#/currency")), trace_id)
     return document(Problem(code), trace_id)
-
-
-def entry(code: str) -> dict[str, Any]:
-    kind = PROBLEMS[code]
-    return {
-        "type": f"/problems/{code}",
-        "code": code,
-        "status": kind.status,
-        "title": kind.title,
-        "cure": kind.cure,
-        "retry": {"safe": kind.safe, "same_key": kind.same_key},
-    }
-
-
-class Problems(Resource):
-    """`/problems`: every code."""
-
-    authenticated = False
-    limits = ("ip",)
-
-    @operation(
-        "list_problems",
-        "List all problems",
-        "As JSON, or as a page to who prefers HTML.",
-        Answer(
-            200,
-            "Every code, with what it means and its cure.",
-            ProblemEntriesShape,
-            headers=(POLICY_HEADER,),
-            media_types=BOTH,
-        ),
-    )
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        entries = [entry(code) for code in PROBLEMS]
-        if _wants_html(req, resp):
-            rows = "".join(
-                f'<li><a href="{e["type"]}"><code>{e["code"]}</code></a> {e["status"]} {html.escape(e["title"])}</li>'
-                for e in entries
-            )
-            _page(resp, "Problems", f"<ul>{rows}</ul>")
-        else:
-            resp.media = {"data": entries}
-
-
-class ProblemByCode(Resource):
-    """`/problems/{code}`: what it means and how to cure it."""
-
-    authenticated = False
-    limits = ("ip",)
-
-    @operation(
-        "explain_problem",
-        "Explain a problem",
-        "As JSON, or as a page to who prefers HTML.",
-        Answer(200, "What it means, and its cure.", ProblemEntryShape, headers=(POLICY_HEADER,), media_types=BOTH),
-        problems=("problem_not_found",),
-    )
-    def on_get(self, req: falcon.Request, resp: falcon.Response, code: str) -> None:
-        if code not in PROBLEMS:
-            raise Problem("problem_not_found")
-        kind = PROBLEMS[code]
-        if _wants_html(req, resp):
-            _page(resp, kind.title, f"<p><code>{code}</code>, status {kind.status}</p><p>{html.escape(kind.cure)}</p>")
-        else:
-            resp.media = entry(code)
-
-
-def _wants_html(req: falcon.Request, resp: falcon.Response) -> bool:
-    resp.set_header("Vary", "Accept")
-    return req.client_prefers(["application/json", "text/html"]) == "text/html"
-
-
-def _page(resp: falcon.Response, title: str, body: str) -> None:
-    resp.content_type = falcon.MEDIA_HTML
-    resp.set_header(POLICY_HEADER, "default-src 'none'; style-src 'unsafe-inline'")
-    resp.set_headers(PRIVATE)
-    style = "body{font:16px/1.5 system-ui;max-width:40em;margin:3em auto;padding:0 1em;color-scheme:light dark}"
-    resp.text = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{style}</style><h1>{html.escape(title)}</h1>{body}</html>"
-    )

@@ -1,9 +1,11 @@
 """`/docs` and `/problems` in a real browser: a person reads, logs in, places an order and sees it."""
 
+import io
 from collections.abc import Callable
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from orders_api.errors import PROBLEMS
@@ -38,9 +40,9 @@ def run(page: Page, operation: str, fill: dict[str, str]) -> Page:
 
 
 def brightness(page: Page) -> float:
-    """Of the page's background, from 0 to 255."""
-    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    return sum(float(part) for part in colour.strip("rgb()").split(",")) / 3
+    """Of the page's first pixel, from 0 to 255: what a person sees, whoever painted it."""
+    png = page.screenshot(clip={"x": 0, "y": 0, "width": 1, "height": 1})
+    return sum(Image.open(io.BytesIO(png)).convert("RGB").getpixel((0, 0))) / 3
 
 
 @pytest.mark.parametrize(("size", "theme"), VIEWS)
@@ -99,6 +101,7 @@ def test_every_problem_is_explained_on_a_page(
 ):
     there = visit(f"{server.url}/problems", size=size, theme=theme)
     expect(there.page.get_by_role("link")).to_have_count(len(PROBLEMS))
+    assert (brightness(there.page) < 100) is (theme == "dark")
     there.page.get_by_role("link", name="order_not_editable").click()
     expect(there.page.get_by_role("heading", level=1)).to_have_text(PROBLEMS["order_not_editable"].title)
     expect(there.page.locator("body")).to_contain_text(PROBLEMS["order_not_editable"].cure)
