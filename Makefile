@@ -28,7 +28,7 @@ check: .venv/.dev .venv/.spectral ## Checks style, types, the layers, the migrat
 	@echo "zizmor" && .venv/bin/zizmor --offline --quiet --no-progress --persona auditor .github >.venv/zizmor.log 2>&1 || { cat .venv/zizmor.log; exit 1; }
 	@echo "check-jsonschema" && .venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@echo "pip-audit" && .venv/bin/python conf/audit_packages.py
-	@echo "hadolint" && .venv/bin/hadolint Dockerfile
+	@echo "hadolint" && .venv/bin/hadolint Dockerfile conf/containers/Dockerfile
 	@echo "compose schema" && .venv/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@echo "compose config" && { ! command -v podman >/dev/null || .venv/bin/podman-compose config >/dev/null; }
 
