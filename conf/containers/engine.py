@@ -74,9 +74,6 @@ def engine(project: str, env: Mapping[str, str]) -> Iterator[Engine]:
         return
     _get_programs()
     home = Path(tempfile.mkdtemp(prefix="orders-engine-", dir="/var/tmp"))
-    policy = run(["iptables", "-S", "FORWARD"], check=False).partition("\n")[
-        0
-    ]  # `-P FORWARD ACCEPT`: Docker changes it
     daemon = _start(home)
     try:
         own = Engine(project, {**env, "DOCKER_HOST": f"unix://{home}/socket", "DOCKER_BUILDKIT": "0"}, own=True)
