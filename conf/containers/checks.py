@@ -38,7 +38,7 @@ def _run(stack: "Stack") -> int:
             began = time.monotonic()
             try:
                 said = check(stack) or ""
-            except (AssertionError, OSError, http.client.HTTPException) as error:
+            except Exception as error:  # the other checks are worth running
                 said = f"{type(error).__name__}: {error}"
                 failed += 1
                 print("FAILED ", end="")
@@ -115,7 +115,8 @@ def the_image_holds_what_it_needs_and_no_more(stack: Stack) -> str:
     def say(command: str) -> str:
         return stack.engine.docker("run", "--rm", "--network=none", "orders-api", "sh", "-c", command, check=False)
 
-    assert say("command -v gcc cc g++ make ld") == "", "there is a compiler"
+    # One at a time: a shell's `command -v` looks at its first word alone.
+    assert say("for name in cc gcc g++ c++ clang make ld as; do command -v $name; done") == "", "there is a compiler"
     there = say("ls -A /app").split()
     assert set(there) == {"conf", "migrations", "orders_api", "orders_api.egg-info", "pyproject.toml", "setup.cfg"}, (
         there
@@ -166,12 +167,12 @@ def nobody_is_root_and_nothing_can_be_written(stack: Stack) -> str:
 def only_the_api_is_published_and_on_loopback(stack: Stack) -> str:
     for service in ("worker", "database", "cache"):
         assert not any(stack.inspect(service)["NetworkSettings"]["Ports"].values()), service
-    (binding,) = stack.inspect("api")["NetworkSettings"]["Ports"]["8000/tcp"]
-    assert binding["HostIp"] == "127.0.0.1"
+    bindings = stack.inspect("api")["NetworkSettings"]["Ports"]["8000/tcp"]
+    assert [binding["HostIp"] for binding in bindings] == ["127.0.0.1"], bindings
     networks = {name: stack.inspect(name)["NetworkSettings"]["Networks"].keys() for name in ("database", "cache")}
     assert set().union(*networks.values()) == {f"{PROJECT}_data"}, networks
     assert stack.engine.docker("network", "inspect", "--format", "{{.Internal}}", f"{PROJECT}_data") == "true"
-    return f"{binding['HostIp']}:{binding['HostPort']}; database and cache are on an internal network alone"
+    return f"127.0.0.1:{bindings[0]['HostPort']}; database and cache are on an internal network alone"
 
 
 def no_secret_is_in_what_docker_inspect_shows(stack: Stack) -> str:
