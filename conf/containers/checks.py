@@ -141,6 +141,7 @@ def it_is_ready_and_takes_orders(stack: Stack) -> str:
     assert stack.call("GET", "/healthz") == (200, {"status": "ok"})
     status, ready = stack.call("GET", "/readyz")
     assert (status, ready["status"], ready["checks"]["cache"]) == (200, "ok", "ok"), ready
+    assert stack.call("GET", "/docs")[0] == 200
     status, _ = stack.call("POST", "/auth/register", CREDENTIALS)
     assert status == 201
     stack.log_in()
