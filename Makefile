@@ -3,10 +3,10 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check secrets openapi load capacity storm bench growth migrate clean memcached chromium
+.PHONY: help run test check secrets openapi load capacity storm bench growth migrate clean memcached chromium container-test
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/.run memcached ## Starts everything on this machine: no database or cache needed; PORT and every setting from the environment
 	@exec .venv/bin/orders-api dev
@@ -28,9 +28,15 @@ check: .venv/.dev .venv/.spectral ## Checks style, types, the layers, the migrat
 	@echo "zizmor" && .venv/bin/zizmor --offline --quiet --no-progress --persona auditor .github >.venv/zizmor.log 2>&1 || { cat .venv/zizmor.log; exit 1; }
 	@echo "check-jsonschema" && .venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@echo "pip-audit" && .venv/bin/python conf/audit_packages.py
+	@echo "hadolint" && .venv/bin/hadolint Dockerfile conf/containers/Dockerfile
+	@echo "compose schema" && .venv/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	@echo "compose config" && { ! command -v podman >/dev/null || .venv/bin/podman-compose config >/dev/null; }
 
 secrets: .venv/.dev ## Looks for secrets in the files and the whole history
 	@.venv/bin/python conf/secrets/scan.py
+
+container-test: ## Builds the images and runs docker-compose.yml for real, where it can (5 minutes)
+	@conf/container-test
 
 load: .venv/.load memcached ## Sends the acceptance profile and fails at p95 >= 200 ms or any wrong answer (RATE=100, SECONDS=60)
 	@.venv/bin/python -m perf.load

@@ -218,6 +218,10 @@ class Operations:
         _check(document["id"] == order_id and document["status"] == "cancelled", "an order that is not cancelled")
         return answer
 
+    def register(self, person: Person) -> Answer:
+        body = {"email": person.email, "password": person.password}
+        return self._send(person, "POST", "/auth/register", body, expected=(201,))
+
     def login(self, person: Person) -> Answer:
         body = {"email": person.email, "password": person.password}
         answer = self._send(person, "POST", "/auth/login", body, expected=(200,))

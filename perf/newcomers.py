@@ -1,0 +1,35 @@
+"""A crowd for a service of which only the address is known: people register, log in and place their first orders.
+
+perf/crowd.py makes a larger one, and needs the database.
+"""
+
+import random
+import secrets
+
+import gevent.pool
+
+from perf.traffic import Connections, Operations, Person
+
+PEOPLE = 25  # they ask /auth twice, and once a second under load: within the 120 a minute that an address may
+ORDERS = 20  # a page
+AT_ONCE = 2  # as many as a worker hashes for
+
+
+def settle(host: str, port: int) -> list[Person]:
+    """Takes some ten seconds, most of them for hashing. The tokens are good for 15 minutes. Raises Wrong."""
+    operations = Operations(Connections(host, port), random.Random(1))  # noqa: S311  (the same orders each time)
+
+    def arrive(person: Person) -> None:
+        operations.register(person)
+        operations.login(person)
+        for _ in range(ORDERS):
+            operations.create(person)
+
+    people = [_newcomer(number) for number in range(PEOPLE)]
+    gevent.pool.Pool(AT_ONCE).map(arrive, people)
+    return people
+
+
+def _newcomer(number: int) -> Person:
+    email, password = f"perf-{secrets.token_hex(8)}@example.com", secrets.token_urlsafe(15)
+    return Person(f"198.18.0.{number + 1}", "", orders=[], pending=[], email=email, password=password)
