@@ -3,10 +3,10 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check load capacity storm bench growth migrate clean memcached
+.PHONY: help run test test-pgbouncer check load capacity storm bench growth migrate clean memcached pgbouncer
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/.run memcached ## Starts everything on this machine: no database or cache needed; PORT and every setting from the environment
 	@exec .venv/bin/orders-api dev
@@ -14,6 +14,9 @@ run: .venv/.run memcached ## Starts everything on this machine: no database or c
 test: .venv/.dev memcached ## Runs the tests, on a real PostgreSQL and memcached
 	@command -v memcached >/dev/null || { echo "The tests need memcached on the PATH: install it, then try again." >&2; exit 1; }
 	@.venv/bin/pytest -n 3 --dist worksteal
+
+test-pgbouncer: .venv/.dev memcached pgbouncer ## Runs the tests with PgBouncer in transaction mode before the service (5 minutes)
+	@TEST_PGBOUNCER=1 .venv/bin/pytest -n 3 --dist worksteal -rs
 
 check: .venv/.dev ## Checks style, types, the layers and the migrations
 	@echo "ruff check" && .venv/bin/ruff check --quiet .
@@ -46,6 +49,9 @@ clean: ## Removes what was installed and built; the data and secrets in .local s
 
 memcached:
 	@sh conf/install-memcached
+
+pgbouncer:
+	@sh conf/install-pgbouncer
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }

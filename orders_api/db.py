@@ -12,14 +12,18 @@ import orjson
 import psycopg
 import psycopg.types.json
 import psycopg_pool
+import structlog
 from peewee import DatabaseError, InterfaceError, Model, PeeweeException
 from playhouse.postgres_ext import Psycopg3Database
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from orders_api import pooler
 from orders_api.admission import Admission, Caller, caller
 from orders_api.errors import Problem
 from orders_api.settings import Settings
 from orders_api.sockets import readable
+
+log = structlog.get_logger("orders_api.db")
 
 # The budget chain: lock 1 s < statement 5 s < request 10 s < graceful stop 25 s < the platform's 30 s.
 CHECKOUT_TIMEOUT_S = 1.0
@@ -70,7 +74,7 @@ class Database(Psycopg3Database):
         self._pool = psycopg_pool.ConnectionPool(
             conninfo_with_defaults(settings.database_url),
             kwargs={"autocommit": True, "prepare_threshold": settings.database_prepare_threshold},
-            configure=_step_down,
+            configure=_begin_session,
             min_size=settings.database_pool_size,
             max_size=settings.database_pool_size,
             timeout=CHECKOUT_TIMEOUT_S,
@@ -247,8 +251,15 @@ def problem_of(error: BaseException) -> Problem | None:
     return None
 
 
-def _step_down(connection: psycopg.Connection) -> None:
-    """Takes the application's role, which has no DDL and can't rewrite the past, where the migrations could make it."""
+def _begin_session(connection: psycopg.Connection) -> None:
+    """Takes the application's role, which has no DDL and can't rewrite the past, where the migrations could make it.
+
+    Behind a pooler the session is not ours: the role would be that of whoever comes next. There the login has it.
+    """
+    if pooler.between(connection):
+        if pooler.unbounded(connection):
+            log.warning("statements have no timeout: a pooler lost it, so the login needs it (conf/login.sql)")
+        return
     with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
         connection.execute(
             "SELECT set_config('role', rolname, false) FROM pg_roles"
