@@ -1,6 +1,9 @@
 """The database pool: bounded, never leaking, and honest about a database that is gone, full or read-only."""
 
+import os
 import shutil
+import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +15,11 @@ import psycopg
 import pytest
 
 from orders_api import migrator
-from orders_api.db import conninfo_with_defaults
+from orders_api.db import ANSWER_S, LAST_STATEMENT_S, Database, Statements, conninfo_with_defaults, statements
 from orders_api.dev import EmbeddedPostgres
+from orders_api.dev.local import new_jwt_key
+from orders_api.errors import Problem
+from orders_api.settings import Settings
 from tests import pooler
 from tests.client import Client, assert_problem
 from tests.web.raw import at_once, blocked_by, get, patch, read, sent, wait_until
@@ -231,6 +237,51 @@ def test_a_stopped_database_is_said_quickly_and_a_started_one_found(
     assert [answer.status for answer in crowd] == [200] * 30
     assert len(carol.get("/orders").json()["data"]) == 2
     carol.close()
+
+
+def test_a_frozen_database_keeps_nobody_for_longer_than_a_router_waits(
+    serve: Callable[..., Any], own_postgres: EmbeddedPostgres
+):
+    """No timeout of its own can end what it began, and no connection breaks."""
+    server = serve(database_url=own_postgres.url(), WEB_CONCURRENCY="1")
+    carol = Client(server.url).register().login()
+    carol.place(key="before")
+    frozen = [own_postgres.process.pid, *children(own_postgres.process.pid)]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        answer = carol.place(key="during")
+        took_s = time.monotonic() - start
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+
+    assert_problem(answer, 503, "database_unavailable")
+    assert ANSWER_S - 0.5 < took_s < ANSWER_S + 5
+    assert first_success_s(lambda: carol.place(key="during")) <= 5
+    assert len(carol.get("/orders").json()["data"]) == 2
+    carol.close()
+
+
+def children(pid: int) -> list[int]:
+    seen = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(child) for child in seen.stdout.split()]
+
+
+def test_no_statement_begins_when_its_request_is_as_good_as_over(server: Any):
+    database, spent = Database(), Statements()
+    environ = {"ENVIRONMENT": "development", "DATABASE_URL": server.database_url, "JWT_KEYS": new_jwt_key()}
+    database.open(Settings.from_env(environ))
+    token = statements.set(spent)
+    try:
+        assert database.execute_sql("SELECT 1").fetchone() == (1,)
+        spent.began -= LAST_STATEMENT_S
+        with pytest.raises(Problem, match="overloaded"):
+            database.execute_sql("SELECT 1")
+    finally:
+        statements.reset(token)
+        database.shut()
 
 
 def test_a_service_that_starts_before_its_database_finds_it(serve: Callable[..., Any], own_postgres: EmbeddedPostgres):
