@@ -123,11 +123,13 @@ def deliver() -> None:
 
     settings = Settings.from_env()
     logs.configure()
+    worker = Worker(allow_private=settings.webhook_allow_private)
+    worker.heed_signals()
     # It starts with the web's settings, also where a change of them runs no `migrate`.
     with contextlib.suppress(psycopg.Error):
         sightings.record(settings)
     with _database(settings):
-        Worker(allow_private=settings.webhook_allow_private).run()
+        worker.run()
 
 
 @main.group(invoke_without_command=True)

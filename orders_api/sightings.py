@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from orders_api.db import Connection, conninfo_with_defaults
 from orders_api.settings import Ring, Settings
 
 # A database's password may be weak: 50 ms and 16 MB a guess, for whoever gets hold of the table.
 SCRYPT = {"n": 2**14, "r": 8, "p": 1, "dklen": 16}
 SALT = "salt"  # the row that migrations/0005 made
-CONNECT_TIMEOUT_S = 5
 OLD = timedelta(days=90)
 
 
@@ -103,7 +103,6 @@ def _row(connection: psycopg.Connection, query: str, *parameters: object) -> tup
 @contextmanager
 def _connected(settings: Settings) -> Iterator[psycopg.Connection]:
     """Without prepared statements: a pooler may stand between."""
-    with psycopg.connect(
-        settings.database_url, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_TIMEOUT_S
-    ) as connection:
+    conninfo = conninfo_with_defaults(settings.database_url)
+    with Connection.connect(conninfo, autocommit=True, prepare_threshold=None) as connection:
         yield connection

@@ -1,11 +1,16 @@
 """`orders-api keys`: how old each secret is, and never what it is."""
 
+import os
+import subprocess
+import sys
+
 import psycopg
 import pytest
 
 from orders_api import migrator
 from orders_api.dev.local import new_jwt_key, new_webhook_secret
 from tests.test_commands import run
+from tests.web.raw import wait_until
 
 
 @pytest.fixture
@@ -67,6 +72,18 @@ def test_migrate_sees_what_is_configured(settings):
     grow_older(settings["DATABASE_URL"], 3)
 
     assert {row[-1] for row in rows(run("keys", **settings))} == {"3"}
+
+
+def test_a_delivery_worker_sees_what_is_configured(settings):
+    """It starts anew with each change of a setting, on platforms that run no `migrate` then."""
+    count = "SELECT count(*) FROM secret_sightings"
+    environ = {"PATH": os.environ["PATH"], "ENVIRONMENT": "development", **settings}
+    worker = subprocess.Popen([sys.executable, "-m", "orders_api", "deliver"], env=environ)
+    with psycopg.connect(settings["DATABASE_URL"], autocommit=True) as sql:
+        wait_until(lambda: sql.execute(count).fetchone() == (7,), 20)
+    worker.terminate()
+
+    assert worker.wait(20) == 0
 
 
 def test_a_new_key_is_young_and_one_that_is_gone_is_not_shown(settings):
