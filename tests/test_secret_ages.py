@@ -79,11 +79,12 @@ def test_a_delivery_worker_sees_what_is_configured(settings):
     count = "SELECT count(*) FROM secret_sightings"
     environ = {"PATH": os.environ["PATH"], "ENVIRONMENT": "development", **settings}
     worker = subprocess.Popen([sys.executable, "-m", "orders_api", "deliver"], env=environ)
-    with psycopg.connect(settings["DATABASE_URL"], autocommit=True) as sql:
-        wait_until(lambda: sql.execute(count).fetchone() == (7,), 20)
-    worker.terminate()
-
-    assert worker.wait(20) == 0
+    try:
+        with psycopg.connect(settings["DATABASE_URL"], autocommit=True) as sql:
+            wait_until(lambda: sql.execute(count).fetchone() == (7,), 20)
+    finally:
+        worker.terminate()
+        assert worker.wait(20) == 0
 
 
 def test_a_new_key_is_young_and_one_that_is_gone_is_not_shown(settings):

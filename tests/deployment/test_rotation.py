@@ -51,7 +51,7 @@ class Deployment:
         self.settings |= changes
         self.current = self.serve(database_url=self.database_url, **self.settings)
         self.router.targets = [old, self.current]
-        self.traffic.some_more()
+        self.traffic.some_more(24)
         self.router.targets = [self.current]
         self.traffic.some_more(4)
         self.draining.append(old)

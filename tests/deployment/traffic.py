@@ -1,7 +1,7 @@
 """What a rolling restart needs: a router before the instances, and clients that never pause and forgive nothing."""
 
 import contextlib
-import itertools
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +16,7 @@ PATIENCE_S = 30
 
 
 class Router:
-    """Forwards TCP connections to its targets in turn, as a platform's router does: no retry, no second thought."""
+    """Forwards TCP connections to any of its targets, as a platform's router does: no retry, no second thought."""
 
     def __init__(self) -> None:
         self.targets: list[Server] = []
@@ -28,12 +28,12 @@ class Router:
         self._listener.close()
 
     def _accept(self) -> None:
-        for turn in itertools.count():
+        while True:
             try:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            target = self.targets[turn % len(self.targets)]
+            target = random.choice(self.targets)
             threading.Thread(target=_forward, args=(client, target.port), daemon=True).start()
 
 
