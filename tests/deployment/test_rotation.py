@@ -51,9 +51,9 @@ class Deployment:
         self.settings |= changes
         self.current = self.serve(database_url=self.database_url, **self.settings)
         self.router.targets = [old, self.current]
-        self.traffic.some_more(24)
+        self.traffic.some_more(16)
         self.router.targets = [self.current]
-        self.traffic.some_more(4)
+        self.traffic.some_more(2)
         self.draining.append(old)
         old.process.send_signal(signal.SIGTERM)
 

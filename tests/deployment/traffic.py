@@ -1,10 +1,11 @@
 """What a rolling restart needs: a router before the instances, and clients that never pause and forgive nothing."""
 
 import contextlib
+import operator
 import random
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import httpx
@@ -54,21 +55,22 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 class Traffic:
-    """Rounds of requests in several threads. `failures` are all answers that are no success, and lost connections."""
+    """Rounds of requests, each kind in a thread. `failures` are all answers that are no success, and lost connections."""
 
     def __init__(self) -> None:
-        self.rounds = 0
+        self.rounds: list[int] = []
         self.failures: list[str] = []
 
-    def some_more(self, count: int = 10) -> None:
-        """Returns when that many rounds more are over."""
-        wanted = self.rounds + count
-        wait_until(lambda: self.rounds >= wanted or self.failures, PATIENCE_S)
+    def some_more(self, count: int = 8) -> None:
+        """Returns when each thread has gone that many more rounds."""
+        wanted = [rounds + count for rounds in self.rounds]
+        wait_until(lambda: all(map(operator.ge, self.rounds, wanted)) or self.failures, PATIENCE_S)
 
     @contextmanager
-    def flowing(self, rounds: Iterable[Callable[[], Iterable[httpx.Response]]]) -> Iterator["Traffic"]:
+    def flowing(self, kinds: Sequence[Callable[[], Iterable[httpx.Response]]]) -> Iterator["Traffic"]:
         over = threading.Event()
-        threads = [threading.Thread(target=self._repeat, args=(one, over)) for one in rounds]
+        self.rounds = [0] * len(kinds)
+        threads = [threading.Thread(target=self._repeat, args=(*each, over)) for each in enumerate(kinds)]
         for thread in threads:
             thread.start()
         try:
@@ -80,11 +82,11 @@ class Traffic:
             for thread in threads:
                 thread.join()
 
-    def _repeat(self, act: Callable[[], Iterable[httpx.Response]], over: threading.Event) -> None:
+    def _repeat(self, number: int, act: Callable[[], Iterable[httpx.Response]], over: threading.Event) -> None:
         while not over.is_set() and not self.failures:
             try:
                 bad = [f"{one.request.url}: {one.status_code} {one.text}" for one in act() if not one.is_success]
             except httpx.TransportError as error:
                 bad = [f"{error.request.url}: {error!r}"]
             self.failures += bad
-            self.rounds += 1
+            self.rounds[number] += 1
