@@ -55,7 +55,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 class Traffic:
-    """Rounds of requests, each kind in a thread. `failures` are all answers that are no success, and lost connections."""
+    """Rounds of requests, a thread for each kind. `failures`: answers that are no success, and lost connections."""
 
     def __init__(self) -> None:
         self.rounds: list[int] = []
