@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check secrets openapi load capacity storm bench growth migrate clean memcached chromium container-test
+.PHONY: help run test test-pgbouncer check secrets openapi load capacity storm bench growth migrate clean memcached chromium pgbouncer container-test
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ run: .venv/.run memcached ## Starts everything on this machine: no database or c
 test: .venv/.dev memcached chromium ## Runs the tests, on a real PostgreSQL and memcached
 	@command -v memcached >/dev/null || { echo "The tests need memcached on the PATH: install it, then try again." >&2; exit 1; }
 	@.venv/bin/pytest -n 3 --dist worksteal
+
+test-pgbouncer: .venv/.dev memcached pgbouncer ## Runs the tests with PgBouncer in transaction mode before the service (5 minutes)
+	@TEST_PGBOUNCER=1 .venv/bin/pytest -n 3 --dist worksteal -rs
 
 check: .venv/.dev .venv/.spectral ## Checks style, types, the layers, the migrations, the description, the workflow and the packages
 	@echo "ruff check" && .venv/bin/ruff check --quiet .
@@ -69,6 +72,9 @@ memcached:
 
 chromium:
 	@sh conf/install-package chromium || echo "Chromium could not be installed: the tests of pages are skipped."
+
+pgbouncer:
+	@sh conf/install-package pgbouncer || { echo "Install PgBouncer, then try again." >&2; exit 1; }
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }

@@ -1,5 +1,6 @@
 """The `orders-api` command."""
 
+import contextlib
 import os
 import sys
 import uuid
@@ -48,12 +49,14 @@ def dev() -> None:
 @main.command()
 def migrate() -> None:
     """Applies the pending migrations."""
-    from orders_api import migrator
+    from orders_api import migrator, sightings
 
+    settings = Settings.from_env()
     try:
-        applied = migrator.migrate(Settings.from_env().database_url)
+        applied = migrator.migrate(settings.database_url)
     except migrator.MigrationLockError as error:
         raise click.ClickException(str(error)) from None
+    sightings.record(settings)
     click.echo("Applied " + ", ".join(applied) if applied else "Nothing to apply.")
 
 
@@ -115,13 +118,18 @@ def pay(order_id: uuid.UUID, refund: bool, amount: int | None, url: str | None) 
 @main.command()
 def deliver() -> None:
     """Sends webhooks to users' endpoints until it is told to stop; any number may run."""
-    from orders_api import logs
+    from orders_api import logs, sightings
     from orders_api.webhooks.worker import Worker
 
     settings = Settings.from_env()
     logs.configure()
+    worker = Worker(allow_private=settings.webhook_allow_private)
+    worker.heed_signals()
+    # It starts with the web's settings, also where a change of them runs no `migrate`.
+    with contextlib.suppress(psycopg.Error):
+        sightings.record(settings)
     with _database(settings):
-        Worker(allow_private=settings.webhook_allow_private).run()
+        worker.run()
 
 
 @main.command()
@@ -134,8 +142,25 @@ def openapi() -> None:
     click.echo(orjson.dumps(describe(), option=orjson.OPT_INDENT_2))
 
 
-@main.command()
-def keys() -> None:
+@main.group(invoke_without_command=True)
+@click.pass_context
+def keys(ctx: click.Context) -> None:
+    """Shows how old each secret is, never its value; `orders-api keys new` makes new ones."""
+    if ctx.invoked_subcommand:
+        return
+    from orders_api import sightings
+    from orders_api.dev import running_env
+
+    try:
+        seen = sightings.record(Settings.from_env({**running_env(os.environ), **os.environ}))
+    except psycopg.errors.UndefinedTable:
+        raise click.ClickException("The database is not migrated: run `orders-api migrate` first.") from None
+    for line in sightings.table(seen):
+        click.echo(line)
+
+
+@keys.command()
+def new() -> None:
     """Makes a new JWT key and a new webhook secret, and prints them."""
     from orders_api.dev.local import new_jwt_key, new_webhook_secret
 

@@ -12,16 +12,23 @@ import orjson
 import psycopg
 import psycopg.types.json
 import psycopg_pool
+import structlog
 from peewee import DatabaseError, InterfaceError, Model, PeeweeException
 from playhouse.postgres_ext import Psycopg3Database
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from orders_api import pooler
 from orders_api.admission import Admission, Caller, caller
 from orders_api.errors import Problem
 from orders_api.settings import Settings
 from orders_api.sockets import readable
 
-# The budget chain: lock 1 s < statement 5 s < request 10 s < graceful stop 25 s < the platform's 30 s.
+log = structlog.get_logger("orders_api.db")
+
+# The budget chain: lock 1 s < statement 5 s < answer 6 s; the last statement begins within 15 s (a body has 10 s, an
+# idempotency key 2 s), so that a request is over within 22 s < graceful stop 25 s < the platform's 30 s.
+ANSWER_S = 6.0  # what has not answered by then is frozen, or out of reach: its own timeouts can't end the wait
+LAST_STATEMENT_S = 15.0
 CHECKOUT_TIMEOUT_S = 1.0
 # Who got its place at the last moment still has this long to get the connection that belongs to it.
 MIN_CONNECT_S = 0.1
@@ -41,14 +48,27 @@ READ_ONLY = "25006"  # a demoted primary: these connections will never write aga
 class Statements:
     """What one request has asked of the database: round trips and milliseconds."""
 
-    __slots__ = ("count", "ms")
+    __slots__ = ("began", "count", "ms")
 
     def __init__(self) -> None:
+        self.began = time.monotonic()
         self.count = 0
         self.ms = 0.0
 
 
 statements: ContextVar[Statements | None] = ContextVar("statements", default=None)
+
+
+class Connection(psycopg.Connection):
+    """Gives up a database that says nothing. A COMMIT is then unknown, as on any lost connection."""
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return super().wait(gen, interval, ANSWER_S if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:  # its answer may still come
+                self.pgconn.finish()
+            raise
 
 
 class Database(Psycopg3Database):
@@ -69,8 +89,9 @@ class Database(Psycopg3Database):
         self.admission = Admission(settings.database_pool_size, name="database")
         self._pool = psycopg_pool.ConnectionPool(
             conninfo_with_defaults(settings.database_url),
+            connection_class=Connection,
             kwargs={"autocommit": True, "prepare_threshold": settings.database_prepare_threshold},
-            configure=_step_down,
+            configure=_begin_session,
             min_size=settings.database_pool_size,
             max_size=settings.database_pool_size,
             timeout=CHECKOUT_TIMEOUT_S,
@@ -166,6 +187,9 @@ class Database(Psycopg3Database):
             self._state.conn.close()
 
     def _execute_cursor(self, sql: str, params: Any, **options: Any) -> Any:
+        spent = statements.get()
+        if spent is not None and time.monotonic() - spent.began > LAST_STATEMENT_S:
+            raise Problem("overloaded", after_s=1)
         return self._counted(super()._execute_cursor, sql, params, **options)
 
     def _counted(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -251,8 +275,15 @@ def problem_of(error: BaseException) -> Problem | None:
     return None
 
 
-def _step_down(connection: psycopg.Connection) -> None:
-    """Takes the application's role, which has no DDL and can't rewrite the past, where the migrations could make it."""
+def _begin_session(connection: psycopg.Connection) -> None:
+    """Takes the application's role, which has no DDL and can't rewrite the past, where the migrations could make it.
+
+    Behind a pooler the session is not ours: the role would be that of whoever comes next. There the login has it.
+    """
+    if pooler.between(connection):
+        if pooler.unbounded(connection):
+            log.warning("statements have no timeout: a pooler lost it, so the login needs it (conf/login.sql)")
+        return
     with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
         connection.execute(
             "SELECT set_config('role', rolname, false) FROM pg_roles"

@@ -11,6 +11,8 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import default_migration_table
 
+from orders_api import pooler
+
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 LOCK_ID = 0x6F7264657273  # "orders" in ASCII: one number that nothing else in this database locks
 LOCK_WAIT_S = 60  # the second of two deploys waits for the first
@@ -18,7 +20,7 @@ STATEMENT_LOCK_MS = 2000  # a migration that can't get its table lock gives up b
 
 
 class MigrationLockError(Exception):
-    """Another migration held the lock all the time."""
+    """Nobody should migrate now: another migration held the lock all the time, or no lock would hold."""
 
 
 def migrate(database_url: str) -> list[str]:
@@ -55,6 +57,10 @@ def _read():
 def _locked(database_url: str) -> Iterator[PostgresqlPsycopgBackend]:
     """A yoyo backend, while this process alone migrates. The lock goes with its connection, even after SIGKILL."""
     with psycopg.connect(database_url, autocommit=True, connect_timeout=5) as guard:
+        if pooler.between(guard):
+            raise MigrationLockError(
+                "DATABASE_URL leads through a connection pooler, where no lock holds: migrate by a direct connection."
+            )
         guard.execute("SELECT set_config('lock_timeout', %s, false)", [f"{LOCK_WAIT_S}s"])
         try:
             guard.execute("SELECT pg_advisory_lock(%s)", [LOCK_ID])

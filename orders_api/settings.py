@@ -71,6 +71,11 @@ class Settings:
     def production(self) -> bool:
         return self.environment == "production"
 
+    @cached_property
+    def cursor_keys_are_derived(self) -> bool:
+        """They were not given, so they change with JWT_KEYS."""
+        return self.cursor_keys == _derived(self.jwt_keys, b"cursor")
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Reads every setting. Raises SettingError for the first that is missing, malformed or too weak."""

@@ -20,6 +20,7 @@ from orders_api import migrator
 from orders_api.dev import EmbeddedMemcached, EmbeddedPostgres
 from orders_api.dev.children import spawn, stop
 from orders_api.dev.local import new_jwt_key
+from tests import pooler
 from tests.client import Client
 
 ROOT = Path(__file__).parent.parent
@@ -44,8 +45,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.database_url = database_url
         self.memcached = settings.get("MEMCACHED_SERVERS", memcached)
-        own = {"PORT": str(self.port), "DATABASE_URL": database_url, "MEMCACHED_SERVERS": memcached}
-        self.env = {**BASE_ENV, **TEST_SETTINGS, "JWT_KEYS": new_jwt_key(), **own, **settings}
+        own = {"PORT": str(self.port), "DATABASE_URL": pooler.through(database_url), "MEMCACHED_SERVERS": memcached}
+        self.env = {**BASE_ENV, **TEST_SETTINGS, **pooler.SETTINGS, "JWT_KEYS": new_jwt_key(), **own, **settings}
         self._final_log = ""
         self._output = tempfile.NamedTemporaryFile(prefix="orders-api-log-")  # noqa: SIM115  (closed by stop)
         command = [sys.executable, "-m", "gunicorn", "-c", "conf/gunicorn.conf.py"]
@@ -122,6 +123,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
         server.start()
         yield server
     finally:
+        pooler.stop_all()
         server.stop()
         shutil.rmtree(home, ignore_errors=True)
 

@@ -39,7 +39,7 @@ def test_migrations_step_back_and_forth(databases):
 
 
 def test_made_keys_are_taken_as_settings():
-    made = dict(line.split("=", 1) for line in run("keys").stdout.splitlines())
+    made = dict(line.split("=", 1) for line in run("keys", "new").stdout.splitlines())
 
     assert run("expire", DATABASE_URL=UNREACHABLE, **made).returncode == 1
     assert run("expire", DATABASE_URL=UNREACHABLE, **{**made, "JWT_KEYS": "k1:short"}).returncode == 78

@@ -33,10 +33,13 @@ class Worker:
         self.allow_private = allow_private
         self.over = threading.Event()
 
-    def run(self) -> None:
-        """Returns after SIGTERM or SIGINT, when the attempts that are on their way are written down."""
+    def heed_signals(self) -> None:
+        """From now on SIGTERM and SIGINT end `run`, also when they come before it."""
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, lambda *_: self.over.set())
+
+    def run(self) -> None:
+        """Returns after a signal, when the attempts that are on their way are written down."""
         flying: Flying = {}
         with ThreadPoolExecutor(THREADS, "deliver") as threads:
             while not self.over.is_set():

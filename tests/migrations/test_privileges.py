@@ -55,6 +55,11 @@ def test_proof_23_the_application_has_no_ddl(application: Database, sql: str):
     assert refused(application, sql)
 
 
+@pytest.mark.parametrize("sql", ["UPDATE {} SET first_seen_at = now()", "DELETE FROM {}"])
+def test_no_secret_is_made_younger(application: Database, sql: str):
+    assert refused(application, sql.format("secret_sightings"))
+
+
 def test_only_old_attempts_can_be_pruned(application: Database):
     for age in ("91 days", "89 days"):
         application.execute_sql(
