@@ -93,10 +93,12 @@ def post_worker_init(worker):
 
 
 def worker_exit(server, worker):
-    """Gives the connections back, so that PostgreSQL does not log a lost client for each."""
+    """Gives the connections back, so that PostgreSQL logs no lost client for each; reports what is left to report."""
     from orders_api.db import db
+    from orders_api.reporting import reporter
 
     try:
         db.shut()
+        reporter.shut()
     except Exception as error:  # the worker is leaving anyway
         worker.log.warning("the pool did not close: %s", type(error).__name__)

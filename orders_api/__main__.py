@@ -119,17 +119,22 @@ def pay(order_id: uuid.UUID, refund: bool, amount: int | None, url: str | None) 
 def deliver() -> None:
     """Sends webhooks to users' endpoints until it is told to stop; any number may run."""
     from orders_api import logs, sightings
+    from orders_api.reporting import reporter
     from orders_api.webhooks.worker import Worker
 
     settings = Settings.from_env()
     logs.configure()
+    reporter.open(settings)
     worker = Worker(allow_private=settings.webhook_allow_private)
     worker.heed_signals()
     # It starts with the web's settings, also where a change of them runs no `migrate`.
     with contextlib.suppress(psycopg.Error):
         sightings.record(settings)
-    with _database(settings):
-        worker.run()
+    try:
+        with _database(settings):
+            worker.run()
+    finally:
+        reporter.shut()
 
 
 @main.command()

@@ -19,6 +19,7 @@ from gevent import monkey
 
 from orders_api import metrics
 from orders_api.errors import Problem
+from orders_api.reporting import span
 
 DEADLINE_S = 0.85  # of the second that the contract gives: the refusal takes its time too
 WAITING_PER_PLACE = 64
@@ -135,7 +136,7 @@ class Admission:
             return 0.0
         began = self._clock()
         try:
-            with in_flight.aside():
+            with span("wait", self.name), in_flight.aside():
                 waiter.decided.wait(max(0.0, DEADLINE_S - who.waited_s))
         except BaseException:
             with self._lock:

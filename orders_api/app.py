@@ -15,6 +15,7 @@ from orders_api.admission import in_flight
 from orders_api.cache import cache
 from orders_api.db import db
 from orders_api.memcached import memcached
+from orders_api.reporting import reporter
 from orders_api.routes import routes
 from orders_api.settings import MIN_KEY_BYTES, Settings
 from orders_api.web import problems
@@ -28,7 +29,7 @@ from orders_api.web.metrics import start_sampling
 from orders_api.web.openapi import document
 from orders_api.web.rate_limits import Limiter, Limits
 from orders_api.web.resources import Methods, Queries
-from orders_api.web.tracing import Tracing
+from orders_api.web.tracing import Traced, Tracing
 
 # As many as there are connections: more in flight only make each other wait (make storm).
 MIN_IN_FLIGHT = 4
@@ -39,6 +40,7 @@ NO_KEY = base64.urlsafe_b64encode(bytes(MIN_KEY_BYTES)).decode()  # of 256 zeros
 def create_app(settings: Settings) -> Wsgi:
     """The WSGI application. Call it once a process, after the fork: sockets are never shared."""
     logs.configure()
+    reporter.open(settings)
     db.open(settings)
     memcached.open(settings)
     in_flight.open(max(MIN_IN_FLIGHT, settings.database_pool_size))
@@ -67,7 +69,7 @@ def create_app(settings: Settings) -> Wsgi:
             app.add_route(template, resource)
     if settings.metrics_token:
         start_sampling(memcached)
-    return Connections(app)
+    return Connections(Traced(app))
 
 
 def describe() -> dict[str, Any]:

@@ -28,6 +28,7 @@ from orders_api.admission import in_flight
 from orders_api.bypasses import bypasses
 from orders_api.db import problem_of
 from orders_api.memcached import Batch, Memcached, Reply, memcached
+from orders_api.reporting import span
 
 GENERATION_TTL_S = 24 * 3600
 # Longer than any transaction lasts: nobody should take up a scope while a write to it may still commit.
@@ -144,7 +145,7 @@ class Lookup:
         found = None
         if lock is None:
             metrics.cache_lock_waits.inc()
-            with in_flight.aside():
+            with span("wait", "a value that another loads"), in_flight.aside():
                 found = self._wait(generation)
         self.verdict = "miss" if found is None else "hit"
         return self._load(load, generation, lock) if found is None else found

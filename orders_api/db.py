@@ -1,6 +1,5 @@
 """Peewee on a bounded psycopg pool: checkout, release, statement accounting, retries, and what a failure means."""
 
-import contextlib
 import functools
 import random
 import time
@@ -11,34 +10,20 @@ from typing import Any
 import orjson
 import psycopg
 import psycopg.types.json
-import psycopg_pool
-import structlog
 from peewee import DatabaseError, InterfaceError, Model, PeeweeException
 from playhouse.postgres_ext import Psycopg3Database
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from orders_api import pooler
 from orders_api.admission import Admission, Caller, caller
 from orders_api.errors import Problem
+from orders_api.pool import Pool
+from orders_api.reporting import span
 from orders_api.settings import Settings
-from orders_api.sockets import readable
 
-log = structlog.get_logger("orders_api.db")
-
-# The budget chain: lock 1 s < statement 5 s < answer 6 s; the last statement begins within 15 s (a body has 10 s, an
-# idempotency key 2 s), so that a request is over within 22 s < graceful stop 25 s < the platform's 30 s.
-ANSWER_S = 6.0  # what has not answered by then is frozen, or out of reach: its own timeouts can't end the wait
+# The budget chain: lock 1 s < statement 5 s < answer 6 s (pool.py); the last statement begins within 15 s (a body has
+# 10 s, an idempotency key 2 s), so that a request is over within 22 s < graceful stop 25 s < the platform's 30 s.
 LAST_STATEMENT_S = 15.0
 CHECKOUT_TIMEOUT_S = 1.0
-# Who got its place at the last moment still has this long to get the connection that belongs to it.
-MIN_CONNECT_S = 0.1
-CONNECTION_OPTIONS = (
-    "-c statement_timeout=5000 -c lock_timeout=1000 -c idle_in_transaction_session_timeout=10000"
-    " -c client_connection_check_interval=500 -c timezone=UTC"
-)
-# After this the pool gives a connection attempt up and the next request starts a new one; its default is 5 minutes.
-RECONNECT_TIMEOUT_S = 1.5
-APPLICATION_ROLE = "orders_app"  # made by migrations/0003
+MIN_CONNECT_S = 0.1  # who got its place at the last moment still has this long to get the connection that belongs to it
 SERIALIZATION_TRIES = 3
 RETRIED = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
 OVERLOADED = frozenset({"55P03", "57014", *RETRIED})  # lock and statement timeouts
@@ -59,18 +44,6 @@ class Statements:
 statements: ContextVar[Statements | None] = ContextVar("statements", default=None)
 
 
-class Connection(psycopg.Connection):
-    """Gives up a database that says nothing. A COMMIT is then unknown, as on any lost connection."""
-
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        try:
-            return super().wait(gen, interval, ANSWER_S if timeout is None else timeout)
-        except psycopg.OperationalError:
-            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:  # its answer may still come
-                self.pgconn.finish()
-            raise
-
-
 class Database(Psycopg3Database):
     """A Peewee database whose connections come from a bounded pool and go back to it.
 
@@ -80,24 +53,14 @@ class Database(Psycopg3Database):
 
     def __init__(self) -> None:
         super().__init__(None)
-        self._pool: psycopg_pool.ConnectionPool | None = None
+        self._pool: Pool | None = None
         self.admission = Admission(0)
 
     def open(self, settings: Settings) -> None:
         """Starts the pool; connections are made in the background, so that a dead database delays no start."""
         self.init(settings.database_url)
         self.admission = Admission(settings.database_pool_size, name="database")
-        self._pool = psycopg_pool.ConnectionPool(
-            conninfo_with_defaults(settings.database_url),
-            connection_class=Connection,
-            kwargs={"autocommit": True, "prepare_threshold": settings.database_prepare_threshold},
-            configure=_begin_session,
-            min_size=settings.database_pool_size,
-            max_size=settings.database_pool_size,
-            timeout=CHECKOUT_TIMEOUT_S,
-            reconnect_timeout=RECONNECT_TIMEOUT_S,
-            open=True,
-        )
+        self._pool = Pool(settings)
 
     def shut(self) -> None:
         self.close()
@@ -137,22 +100,10 @@ class Database(Psycopg3Database):
         whose = caller.get()
         self.admission.enter(whose)
         try:
-            return self._connection(max(deadline, time.monotonic() + MIN_CONNECT_S)), whose
+            return self._pool.take(max(deadline, time.monotonic() + MIN_CONNECT_S)), whose
         except BaseException:
             self.admission.leave(whose)
             raise
-
-    def _connection(self, deadline: float) -> psycopg.Connection:
-        assert self._pool is not None, "db.open() comes first"
-        while True:
-            try:
-                connection = self._pool.getconn(timeout=max(0.001, deadline - time.monotonic()))
-            except psycopg_pool.PoolTimeout:
-                raise Problem("database_unavailable", after_s=1) from None
-            if not _hung_up(connection):
-                return connection
-            connection.close()
-            self._pool.putconn(connection)
 
     def _give_back(self, connection: psycopg.Connection, whose: Caller) -> None:
         assert self._pool is not None
@@ -172,17 +123,17 @@ class Database(Psycopg3Database):
 
     # BEGIN, COMMIT and ROLLBACK bypass Peewee's query hooks.
     def begin(self, isolation_level: Any = None) -> None:
-        self._counted(super().begin)
+        self._counted("BEGIN", super().begin)
 
     def commit(self) -> None:
-        self._counted(super().commit)
+        self._counted("COMMIT", super().commit)
 
     def rollback(self) -> None:
         """Never raises on a lost connection: that would mask the error that lost it."""
         if self._state.closed or self._state.conn.closed:
             return
         try:
-            self._counted(super().rollback)
+            self._counted("ROLLBACK", super().rollback)
         except (PeeweeException, psycopg.Error):
             self._state.conn.close()
 
@@ -190,9 +141,9 @@ class Database(Psycopg3Database):
         spent = statements.get()
         if spent is not None and time.monotonic() - spent.began > LAST_STATEMENT_S:
             raise Problem("overloaded", after_s=1)
-        return self._counted(super()._execute_cursor, sql, params, **options)
+        return self._counted(sql, super()._execute_cursor, sql, params, **options)
 
-    def _counted(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def _counted(self, text: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         spent = statements.get()
         if spent is None:
             return call(*args, **options)
@@ -200,7 +151,8 @@ class Database(Psycopg3Database):
             self.connect()
         start = time.perf_counter()
         try:
-            return call(*args, **options)
+            with span("db", text):
+                return call(*args, **options)
         finally:
             spent.count += 1
             spent.ms += (time.perf_counter() - start) * 1000
@@ -213,13 +165,6 @@ db = Database()
 class BaseModel(Model):
     class Meta:
         database = db
-
-
-def conninfo_with_defaults(url: str) -> str:
-    """The URL with our timeouts added to whatever it says itself."""
-    given = {name: str(value) for name, value in conninfo_to_dict(url).items()}
-    given["options"] = f"{CONNECTION_OPTIONS} {given.get('options', '')}".strip()
-    return make_conninfo(**{"connect_timeout": "2", "application_name": "orders-api", **given})  # type: ignore[arg-type]
 
 
 def transactional(service: Callable[..., Any]) -> Callable[..., Any]:
@@ -273,25 +218,3 @@ def problem_of(error: BaseException) -> Problem | None:
     if lost or (state or "").startswith(("08", "53", "57P")):
         return Problem("database_unavailable", after_s=1)
     return None
-
-
-def _begin_session(connection: psycopg.Connection) -> None:
-    """Takes the application's role, which has no DDL and can't rewrite the past, where the migrations could make it.
-
-    Behind a pooler the session is not ours: the role would be that of whoever comes next. There the login has it.
-    """
-    if pooler.between(connection):
-        if pooler.unbounded(connection):
-            log.warning("statements have no timeout: a pooler lost it, so the login needs it (conf/login.sql)")
-        return
-    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
-        connection.execute(
-            "SELECT set_config('role', rolname, false) FROM pg_roles"
-            " WHERE rolname = %s AND pg_has_role(oid, 'MEMBER') AND rolname <> current_user",
-            [APPLICATION_ROLE],
-        )
-
-
-def _hung_up(connection: psycopg.Connection) -> bool:
-    """Whether the server closed an idle connection: its socket is then readable."""
-    return connection.closed or readable(connection.fileno())

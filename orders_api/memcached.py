@@ -14,6 +14,7 @@ from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
 from orders_api import metrics
+from orders_api.reporting import recording, span
 from orders_api.settings import Settings
 from orders_api.sockets import readable
 
@@ -104,7 +105,8 @@ class Server:
         self._waiting.append(questions)
         if self._sender is None:
             self._sender = gevent.spawn(self._send)
-        questions.done.wait()
+        with span("cache", questions.summary() if recording() else ""):
+            questions.done.wait()
 
     def _send(self) -> None:
         try:
@@ -137,6 +139,10 @@ class Questions:
         self.commands: list[bytes] = []
         self.replies: list[Reply] = []
         self.done = Event()
+
+    def summary(self) -> str:
+        """The commands by their names and the beginnings of their hashed keys, without what is stored."""
+        return ", ".join(command.partition(b"\r\n")[0][:11].decode() for command in self.commands)
 
 
 def _parse(answer: bytes, replies: list[Reply]) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from orders_api.db import Connection, conninfo_with_defaults
+from orders_api.pool import Connection, conninfo_with_defaults
 from orders_api.settings import Ring, Settings
 
 # A database's password may be weak: 50 ms and 16 MB a guess, for whoever gets hold of the table.

@@ -233,3 +233,22 @@ def sql(server: Server) -> Iterator[psycopg.Connection]:
     """A connection to the shared server's database: each statement commits."""
     with psycopg.connect(server.database_url, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def deliver() -> Iterator[Callable[[Server], subprocess.Popen[bytes]]]:
+    """Starts `orders-api deliver` for a server; it ends with the test, however many were killed before."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(server: Server) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "orders_api", "deliver"]
+        started.append(subprocess.Popen(command, cwd=ROOT, env=server.env, stdout=subprocess.DEVNULL))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        if worker.poll() is None:
+            worker.send_signal(signal.SIGTERM)
+    for worker in started:
+        # By SIGTERM where the test was over before the worker had begun.
+        assert worker.wait(25) in (0, -signal.SIGKILL, -signal.SIGTERM)

@@ -16,6 +16,7 @@ import bcrypt
 from gevent.threadpool import ThreadPool
 
 from orders_api.admission import Admission, Priority, caller, in_flight
+from orders_api.reporting import span
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ class Passwords:
         caller.set(who._replace(priority=Priority.RETURN))
         self._admission.enter(who)
         try:
-            with in_flight.aside():
+            with span("hash", "bcrypt"), in_flight.aside():
                 return self._threads.apply(_giving_way, (work,))
         finally:
             self._admission.leave(who)

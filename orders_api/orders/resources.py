@@ -1,5 +1,6 @@
 """`/orders` and what is below it; `/idempotency-keys/{key}`."""
 
+from typing import Any
 from uuid import UUID
 
 import falcon
@@ -91,9 +92,12 @@ class Orders(Resource):
     @idempotent
     def on_post(self, req: falcon.Request, resp: falcon.Response, claim: Claim) -> None:
         draft = new_order.parse(claim.document)
-        placed = services.place_order(
-            claim.user_id, draft, claim.trace_id, lambda order, items: claim.sql(order.id, created(order, items))
-        )
+
+        def claimed(order: Order, items: list[OrderItem]) -> tuple[str, dict[str, Any]]:
+            req.context.order_id = order.id
+            return claim.sql(order.id, created(order, items))
+
+        placed = services.place_order(claim.user_id, draft, claim.trace_id, claimed)
         claim.check_taken(placed is not None)
 
 

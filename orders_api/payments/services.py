@@ -18,6 +18,7 @@ from orders_api.orders.models import ORDERS, Order
 from orders_api.orders.queries import lock_order, owner_of
 from orders_api.orders.services import settle_order
 from orders_api.payments.models import WebhookAttempt
+from orders_api.reporting import reporter
 from orders_api.values import new_id, now, parse_id
 
 log = structlog.get_logger("orders_api.payments")
@@ -89,6 +90,7 @@ def receive(delivery: Delivery, notice: dict[str, Any]) -> str:
     metrics.payment_webhooks.labels(outcome).inc()
     if outcome not in (APPLIED, REPEATED):
         log.warning("payment event not applied", outcome=outcome, webhook_id=delivery.webhook_id)
+        reporter.warn(f"Payment event not applied: {outcome}", outcome, delivery.trace_id, order_id=order_id)
     return outcome
 
 

@@ -21,6 +21,7 @@ from orders_api import metrics
 from orders_api.admission import in_flight
 from orders_api.db import BaseModel, db
 from orders_api.errors import Problem
+from orders_api.reporting import span
 from orders_api.values import fingerprint, now
 from orders_api.web import bodies
 from orders_api.web.resources import PRIVATE
@@ -187,7 +188,7 @@ def idempotent(responder: Callable[..., None]) -> Callable[..., None]:
                 db.release()
                 if time.monotonic() > deadline:
                     raise Problem("idempotency_key_in_progress", after_s=1) from None
-                with in_flight.aside():
+                with span("wait", "an idempotency key"), in_flight.aside():
                     time.sleep(POLL_S)
                 continue
             except Problem as problem:

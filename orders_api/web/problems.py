@@ -9,10 +9,13 @@ from marshmallow import fields, validate
 
 from orders_api.db import problem_of, sqlstate
 from orders_api.errors import PROBLEMS, FieldError, Problem, invalid
+from orders_api.reporting import reporter
 from orders_api.web.operations import TRACE_ID_PATTERN, Shape
+from orders_api.web.tracing import tags_of
 
 log = structlog.get_logger("orders_api.problems")
 
+SERVER_ERROR = 500
 MEDIA_TYPE = "application/problem+json"
 REALM = 'Bearer realm="orders-api"'
 # RFC 6750, section 3: without a token there is no error to name.
@@ -68,6 +71,9 @@ def _raised(req: falcon.Request, resp: falcon.Response, problem: Problem, params
         resp.set_header("Retry-After", str(problem.after_s))
     resp.set_headers(dict(problem.headers))
     resp.data = orjson.dumps(document(problem, req.context.trace_id))
+    if problem.type.status >= SERVER_ERROR:
+        route, cause = req.uri_template, problem.__cause__ or problem
+        reporter.report(cause, f"{code} {route}", req.context.trace_id, route=route, **tags_of(req))
 
 
 def _framework(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:
@@ -83,6 +89,7 @@ def _unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, pa
         problem = Problem("internal_error", after_s=1)
     else:
         log.warning("database problem", code=problem.code, error=type(error).__name__, sqlstate=sqlstate(error))
+    problem.__cause__ = error
     _raised(req, resp, problem, params)
 
 

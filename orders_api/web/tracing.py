@@ -3,27 +3,58 @@
 import re
 import secrets
 import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import falcon
 import structlog
 
 from orders_api import logs, metrics
 from orders_api.db import Statements, statements
+from orders_api.reporting import recording, reporter
+from orders_api.values import parse_id
+from orders_api.web.connections import Wsgi
 from orders_api.web.resources import METHODS, Resource
 
 # Version 00 has exactly these four fields; later ones may add more. ff and ids of zeros alone are invalid.
 _TRACEPARENT = re.compile(
-    r"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?",
+    r"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<span>(?!0{16})[0-9a-f]{16})-[0-9a-f]{2}"
+    r"(?P<more>-.*)?",
     re.ASCII,
 )
+_SENTRY_TRACE = re.compile(r"(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<span>(?!0{16})[0-9a-f]{16})(-[01])?", re.ASCII)
+TRACE = "orders_api.trace"  # in the WSGI environment
+UNRECORDED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
-def trace_id_of(traceparent: str | None) -> str:
-    """The trace id of a valid traceparent, else a new one."""
-    match = _TRACEPARENT.fullmatch(traceparent or "")
-    if match and not (match["version"] == "00" and match["more"]):
-        return match["trace"]
-    return secrets.token_hex(16)
+class Trace(NamedTuple):
+    """Which trace a request belongs to, and under which span of a caller that told."""
+
+    id: str
+    parent_span_id: str | None = None
+
+    @classmethod
+    def of(cls, traceparent: str | None, sentry_trace: str | None = None) -> "Trace":
+        """The caller's, by a valid traceparent or else a valid sentry-trace; a new one where there is neither."""
+        match = _TRACEPARENT.fullmatch(traceparent or "")
+        if match and match["version"] == "00" and match["more"]:
+            match = None
+        match = match or _SENTRY_TRACE.fullmatch(sentry_trace or "")
+        return cls(match["trace"], match["span"]) if match else cls(secrets.token_hex(16))
+
+
+class Traced:
+    """WSGI wrapper: knows the trace before anything else, and records it where it is sampled."""
+
+    def __init__(self, application: Wsgi) -> None:
+        self.application = application
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        trace = environ[TRACE] = Trace.of(environ.get("HTTP_TRACEPARENT"), environ.get("HTTP_SENTRY_TRACE"))
+        if not reporter.samples(trace.id) or environ["PATH_INFO"] in UNRECORDED:
+            return self.application(environ, start_response)
+        with reporter.transaction("no route", "http.server", *trace):
+            return self.application(environ, start_response)
 
 
 class Tracing:
@@ -33,12 +64,17 @@ class Tracing:
         self.server_timing = server_timing
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        req.context.trace_id = trace_id_of(req.get_header("traceparent"))
+        req.context.trace_id = req.env[TRACE].id
         req.context.started = time.perf_counter()
         req.context.statements = Statements()
         statements.set(req.context.statements)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(trace_id=req.context.trace_id)
+
+    def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
+        order_id = parse_id(params.get("order_id", ""))
+        if order_id:
+            req.context.order_id = order_id
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Resource | None, req_succeeded: bool
@@ -51,6 +87,9 @@ class Tracing:
             cache = f', cache;desc="{verdict}"' if verdict else ""
             resp.set_header("Server-Timing", f'db;dur={spent.ms:.1f};desc="{spent.count} statements"{cache}')
         _count(req, resp, spent, verdict)
+        if recording():
+            name = f"{req.method} {req.uri_template}" if req.uri_template else None
+            reporter.tag(name, int(str(resp.status)[:3]), **tags_of(req))
         logs.write(
             "request",
             trace_id=req.context.trace_id,
@@ -76,3 +115,12 @@ def _count(req: falcon.Request, resp: falcon.Response, spent: Statements, verdic
         metrics.database_seconds.inc(spent.ms / 1000)
     if hasattr(req.context, "problem"):
         metrics.problems.labels(req.context.problem).inc()
+
+
+def tags_of(req: falcon.Request) -> dict[str, Any]:
+    """By what a request is found again: its code, its user, its order, as far as they are known."""
+    return {
+        "code": getattr(req.context, "problem", None),
+        "user_id": getattr(req.context, "user_id", None),
+        "order_id": getattr(req.context, "order_id", None),
+    }

@@ -13,6 +13,7 @@ from peewee import PeeweeException
 
 from orders_api.db import db
 from orders_api.errors import Problem
+from orders_api.reporting import reporter
 from orders_api.webhooks import dispatch, sender
 from orders_api.webhooks.dispatch import Job, Result
 
@@ -58,11 +59,26 @@ class Worker:
             self.over.wait(AFTER_TROUBLE_S)
             return
         for job in jobs:
-            flying[threads.submit(sender.attempt, job, allow_private=self.allow_private)] = job
+            flying[threads.submit(self._attempt, job)] = job
         if flying:
             self._land(flying)
         else:
             self.over.wait(POLL_S)
+
+    def _attempt(self, job: Job) -> Result:
+        """Goes on with the trace of the request that made the event."""
+        if not reporter.samples(job.trace_id):
+            return sender.attempt(job, allow_private=self.allow_private)
+        with reporter.transaction("deliver webhook", "queue.process", job.trace_id):
+            result = sender.attempt(job, allow_private=self.allow_private)
+            reporter.tag(
+                status=result.status,
+                endpoint_id=job.endpoint_id,
+                order_id=job.order_id,
+                user_id=job.user_id,
+                attempt=job.number,
+            )
+            return result
 
     def _land(self, flying: Flying) -> None:
         """Writes down what has come back within a moment. What can't be written is sent again: its lease ends."""

@@ -3,8 +3,9 @@
 import psycopg
 import pytest
 
-from orders_api.db import APPLICATION_ROLE, Database
+from orders_api.db import Database
 from orders_api.dev.local import new_jwt_key
+from orders_api.pool import APPLICATION_ROLE
 from orders_api.settings import Settings
 from tests import pooler
 from tests.test_commands import run

@@ -16,7 +16,7 @@ from orders_api.errors import Problem
 from orders_api.orders.schemas import NewOrder, OrderChanges, OrdersQuery
 from orders_api.web.bodies import MAX_BYTES, READ_DEADLINE_S
 from orders_api.web.pagination import Cursors
-from orders_api.web.tracing import trace_id_of
+from orders_api.web.tracing import Trace
 from tests.client import LAMP, Client, assert_problem
 from tests.web.raw import exchange, post
 
@@ -374,7 +374,7 @@ def test_proof_25_the_schemas_are_fast_on_their_worst_input(schema: Any, documen
 TEXTS = {
     "times of digits": lambda: values.parse_time("2026-11-23T10:00:00." + "9" * WORST),
     "ids of digits": lambda: values.parse_id("a" * WORST),
-    "trace ids": lambda: trace_id_of("01-" + "a" * 32 + "-" + "a" * 16 + "-01-" + "-" * WORST),
+    "trace ids": lambda: Trace.of("01-" + "a" * 32 + "-" + "a" * 16 + "-01-" + "-" * WORST),
     "numbers in queries": lambda: OrdersQuery().parse_query({"limit": "1" * WORST}),
     "times in queries": lambda: OrdersQuery().parse_query({"created_after": "2" * WORST}),
     "unknown parameters": lambda: OrdersQuery().parse_query({f"{number:x}": "" for number in range(1_000)}),

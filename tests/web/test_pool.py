@@ -15,10 +15,11 @@ import psycopg
 import pytest
 
 from orders_api import migrator
-from orders_api.db import ANSWER_S, LAST_STATEMENT_S, Database, Statements, conninfo_with_defaults, statements
+from orders_api.db import LAST_STATEMENT_S, Database, Statements, statements
 from orders_api.dev import EmbeddedPostgres
 from orders_api.dev.local import new_jwt_key
 from orders_api.errors import Problem
+from orders_api.pool import ANSWER_S, conninfo_with_defaults
 from orders_api.settings import Settings
 from tests import pooler
 from tests.client import Client, assert_problem

@@ -1,0 +1,310 @@
+"""What Sentry gets: one trace for everything, a span for what takes time, an event for what is our fault, no secret."""
+
+import os
+import secrets
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from orders_api.reporting import QUEUED
+from tests.client import LAMP, PASSWORD, Client, assert_problem
+from tests.conftest import Server
+from tests.payments.conftest import whsec
+from tests.payments.provider import SECRET, Provider
+from tests.reporting.sentry import Sentry
+from tests.web.raw import blocked_by, wait_until
+from tests.webhooks.receiver import Receiver
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def sentry() -> Iterator[Sentry]:
+    with Sentry() as one:
+        yield one
+
+
+@pytest.fixture
+def reporting(serve: Serve, sentry: Sentry) -> Callable[..., Server]:
+    """Starts servers that report to the test's own Sentry, every trace unless told otherwise."""
+    return lambda **settings: serve(
+        **{"SENTRY_DSN": sentry.dsn, "SENTRY_TRACES_RATE": "1", "RELEASE": "r-17", "WEB_CONCURRENCY": "1", **settings}
+    )
+
+
+def traced() -> tuple[str, dict[str, str]]:
+    """A trace id, and the header that makes it a request's."""
+    trace_id = secrets.token_hex(16)
+    return trace_id, {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
+
+
+def rename(server: Server, table: str) -> None:
+    """From here on whatever needs the table is a defect of ours."""
+    with psycopg.connect(server.database_url, autocommit=True) as admin:
+        admin.execute(f"ALTER TABLE {table} RENAME TO {table}_gone")
+
+
+def spans(transaction: dict[str, Any], op: str) -> list[str]:
+    return [span["description"] for span in transaction["spans"] if span["op"] == op]
+
+
+# Events
+
+
+def test_an_error_of_ours_is_one_event_in_the_clients_trace(reporting: Serve, sentry: Sentry, client_of: Any):
+    server = reporting()
+    alice = client_of(server)
+    rename(server, "order_items")
+    trace_id, headers = traced()
+    answer = alice.post("/orders", json=LAMP, headers={"Idempotency-Key": "k", **headers})
+    assert_problem(answer, 500, "internal_error")
+
+    (event,) = sentry.wait_for("event")
+    assert event["contexts"]["trace"]["trace_id"] == trace_id == answer.headers["X-Trace-Id"]
+    assert event["tags"]["code"] == "internal_error"
+    assert event["tags"]["user_id"] == event["user"]["id"] == alice.user_id
+    assert (event["release"], event["environment"]) == ("r-17", "development")
+    raised = event["exception"]["values"][-1]
+    assert raised["type"] in ("ProgrammingError", "UndefinedTable")
+    assert any(frame["filename"] == "orders_api/orders/services.py" for frame in raised["stacktrace"]["frames"])
+    (transaction,) = sentry.wait_for("transaction", transaction="POST /orders")
+    assert transaction["contexts"]["trace"]["trace_id"] == trace_id
+    assert len(sentry.of("event")) == 1
+
+
+def test_an_event_is_in_its_trace_also_where_that_is_not_recorded(reporting: Serve, sentry: Sentry, client_of: Any):
+    server = reporting(SENTRY_TRACES_RATE="0")
+    alice = client_of(server)
+    rename(server, "order_items")
+    trace_id, headers = traced()
+    alice.post("/orders", json=LAMP, headers={"Idempotency-Key": "k", **headers})
+    (event,) = sentry.wait_for("event")
+    assert event["contexts"]["trace"]["trace_id"] == trace_id
+    assert sentry.of("transaction") == []
+
+
+def test_what_is_the_clients_fault_is_no_event(reporting: Serve, sentry: Sentry, client_of: Any):
+    server = reporting()
+    alice = client_of(server)
+    assert_problem(alice.place({}), 422, "validation_failed")
+    assert_problem(alice.get("/orders/x"), 404, "order_not_found")
+    assert_problem(alice.http.get("/orders"), 401, "token_missing")
+    assert_problem(alice.get("/nowhere"), 404, "route_not_found")
+    sentry.wait_for("transaction", transaction="POST /orders")
+    assert sentry.of("event") == []
+
+
+def test_a_defect_that_every_request_meets_is_reported_once_a_second(reporting: Serve, sentry: Sentry, client_of: Any):
+    server = reporting(SENTRY_TRACES_RATE="0")
+    alice = client_of(server)
+    rename(server, "order_items")
+    began = time.monotonic()
+    for n in range(30):
+        alice.place(key=str(n))
+    rename(server, "order_events")
+    alice.get("/events")  # another kind
+    sentry.wait_for("event", 2)
+    assert len(sentry.of("event")) <= 3 + time.monotonic() - began
+
+
+def test_a_payment_that_does_not_fit_is_reported(reporting: Serve, sentry: Sentry, client_of: Any):
+    server = reporting(WEBHOOK_SECRETS=whsec(SECRET))
+    order = client_of(server).place().json()
+    provider = Provider(server.url)
+    answer = provider.succeeded({**order, "total_cents": 1})
+    provider.close()
+    (event,) = sentry.wait_for("event")
+    assert event["level"] == "warning"
+    assert event["message"] == "Payment event not applied: amount_differs"
+    assert event["tags"]["order_id"] == order["id"]
+    assert event["contexts"]["trace"]["trace_id"] == answer.headers["X-Trace-Id"]
+
+
+# Transactions
+
+
+def test_a_slow_request_explains_itself(reporting: Serve, sentry: Sentry, client_of: Any):
+    server = reporting()
+    alice = client_of(server)
+    order = alice.place(key="a key").json()
+    (placed,) = sentry.wait_for("transaction", transaction="POST /orders")
+    assert placed["tags"]["order_id"] == order["id"]
+    assert placed["contexts"]["trace"]["data"]["http.response.status_code"] == 201
+    assert any("INSERT INTO orders" in text for text in spans(placed, "db"))
+    assert all("a key" not in text and order["id"] not in text for text in spans(placed, "db"))
+    assert all(set(text.split(", ")[0][3:]) <= set("0123456789abcdef") for text in spans(placed, "cache"))
+    (logged_in,) = sentry.wait_for("transaction", transaction="POST /auth/login")
+    assert spans(logged_in, "hash") == ["bcrypt"]
+
+    alice.get(f"/orders/{order['id']}")
+    (read,) = sentry.wait_for("transaction", transaction="GET /orders/{order_id}")
+    assert read["tags"]["order_id"] == order["id"]
+    assert read["tags"]["user_id"] == alice.user_id
+    assert read["transaction_info"]["source"] == "route"
+
+
+def test_waiting_for_a_connection_or_a_key_is_seen(reporting: Serve, sentry: Sentry, client_of: Any, connect: Any):
+    server = reporting(DATABASE_POOL_SIZE="1")
+    alice, bob = client_of(server), client_of(server)
+    order = alice.place(key="k")
+    watching = connect(server)
+    with connect(server, autocommit=False) as other:
+        other.execute("SELECT 1 FROM orders WHERE id = %s FOR UPDATE", [order.json()["id"]])
+        # Alice's change holds the only connection until its lock times out; Bob waits for it.
+        change = {"json": {"total_cents": 2}}
+        holder = threading.Thread(target=alice.patch, args=[order.headers["Location"]], kwargs=change)
+        holder.start()
+        wait_until(lambda: blocked_by(watching, other))
+        bob.get("/orders?limit=7")
+        holder.join()
+        other.rollback()
+    waited = sentry.wait_for("transaction", transaction="GET /orders")
+    assert "database" in spans(waited[-1], "wait")
+
+
+def test_a_trace_goes_on_from_sentry_trace_where_there_is_no_traceparent(reporting: Serve, sentry: Sentry):
+    server = reporting()
+    trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
+    answer = httpx.get(f"{server.url}/problems", headers={"sentry-trace": f"{trace_id}-{span_id}-0"})
+    assert answer.headers["X-Trace-Id"] == trace_id
+    (transaction,) = sentry.wait_for("transaction", transaction="GET /problems")
+    assert transaction["contexts"]["trace"]["trace_id"] == trace_id
+    assert transaction["contexts"]["trace"]["parent_span_id"] == span_id
+
+
+@pytest.mark.parametrize(
+    "header", ["", "x", f"{'0' * 32}-{'1' * 16}", f"{'a' * 32}-{'0' * 16}", f"{'A' * 32}-{'1' * 16}"]
+)
+def test_a_sentry_trace_that_is_none_is_not_taken(server: Server, header: str):
+    answer = httpx.get(f"{server.url}/healthz", headers={"sentry-trace": header})
+    assert answer.headers["X-Trace-Id"] not in (header[:32], "0" * 32)
+
+
+def test_traceparent_decides_where_both_come(server: Server):
+    trace_id, headers = traced()
+    other = f"{secrets.token_hex(16)}-{secrets.token_hex(8)}"
+    answer = httpx.get(f"{server.url}/healthz", headers={**headers, "sentry-trace": other})
+    assert answer.headers["X-Trace-Id"] == trace_id
+
+
+def test_health_checks_and_metrics_are_not_recorded(reporting: Serve, sentry: Sentry):
+    server = reporting(METRICS_TOKEN="0123456789abcdef0123")
+    for path in ("/healthz", "/readyz", "/metrics", "/nowhere"):
+        httpx.get(server.url + path, headers={"Authorization": "Bearer 0123456789abcdef0123"})
+    sentry.wait_for("transaction", transaction="no route")
+    assert len(sentry.of("transaction")) == 1
+
+
+def test_a_share_of_the_traces_is_recorded_the_same_everywhere(reporting: Serve, sentry: Sentry):
+    server = reporting(SENTRY_TRACES_RATE="0.5", WEB_CONCURRENCY="2")
+    low, high = "0" * 7 + secrets.token_hex(13)[:25], "f" * 7 + secrets.token_hex(13)[:25]
+    for trace_id in (high, low) * 5:
+        httpx.get(f"{server.url}/problems", headers={"traceparent": f"00-{trace_id}-{'1' * 16}-01"})
+    recorded = sentry.wait_for("transaction", 5)
+    assert {transaction["contexts"]["trace"]["trace_id"] for transaction in recorded} == {low}
+
+
+def test_a_delivery_goes_on_with_the_trace_of_the_order(reporting: Serve, sentry: Sentry, client_of: Any, deliver: Any):
+    server = reporting(WEBHOOK_ALLOW_PRIVATE="1")
+    alice = client_of(server)
+    with Receiver() as receiver:
+        alice.post("/webhook-endpoints", json={"url": receiver.url})
+        trace_id, headers = traced()
+        order = alice.post("/orders", json=LAMP, headers={"Idempotency-Key": "k", **headers}).json()
+        deliver(server)
+        (delivery,) = sentry.wait_for("transaction", transaction="deliver webhook")
+        assert receiver.received[0].headers["traceparent"].startswith(f"00-{trace_id}-")
+    assert delivery["contexts"]["trace"]["trace_id"] == trace_id
+    assert delivery["tags"]["order_id"] == order["id"]
+
+
+# Nothing of anybody's
+
+
+def test_proof_19_no_secret_is_in_any_envelope(reporting: Serve, sentry: Sentry):
+    server = reporting(WEBHOOK_SECRETS=whsec(SECRET))
+    canary = f"canary{uuid.uuid4().hex}"
+    alice = Client(server.url, email=f"{canary}@example.com", password=f"{canary} {PASSWORD}").register().login()
+    assert alice.access_token
+    assert alice.refresh_token
+    order = {**LAMP, "metadata": {canary: canary}, "items": [{**LAMP["items"][0], "name": canary}]}
+    provider = Provider(server.url)
+    # All goes well, then each table that is needed is gone in turn: errors below the very frames that hold secrets.
+    for table in ("login_attempts", "sessions", "refresh_tokens", "order_items", "payment_events", "orders", "users"):
+        alice.place(order, key=canary)
+        alice.get(f"/orders?cursor={canary}")
+        alice.patch(f"/orders/{uuid.uuid4()}", json={"metadata": {canary: canary}})
+        alice.http.post("/auth/login", json={"email": alice.email, "password": alice.password})
+        alice.http.post("/auth/refresh", json={"refresh_token": alice.refresh_token})
+        alice.http.post("/auth/register", json={"email": f"{canary}2@example.com", "password": canary})
+        alice.get(f"/idempotency-keys/{canary}")
+        provider.send({"type": "payment.succeeded", "timestamp": "2026-11-25T10:00:00Z", "data": {"payment_id": canary,
+            "order_id": str(uuid.uuid4()), "amount_cents": 1, "currency": "EUR"}})  # fmt: skip
+        rename(server, table)
+        time.sleep(1.05)  # of each kind there is one event a second
+    provider.close()
+    alice.close()
+    assert len(sentry.wait_for("event", 8)) >= 8
+    server.stop()
+    secrets_of_all = [canary, alice.access_token.split(".")[2], alice.refresh_token, whsec(SECRET), SECRET.decode()]
+    for secret in [*secrets_of_all, server.env["JWT_KEYS"].partition(":")[2], "Bearer ey"]:
+        assert secret.encode() not in sentry.raw
+        assert secret not in server.log()
+    assert b'"vars"' in sentry.raw  # there was something to hide
+
+
+# A Sentry that is no help
+
+
+def resident_mb(server: Server) -> float:
+    pages = [int(open(f"/proc/{pid}/statm").read().split()[1]) for pid in server.worker_pids()]  # noqa: SIM115
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def hanging_port() -> Iterator[int]:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(1)
+        yield deaf.getsockname()[1]
+
+
+@pytest.fixture(params=["nobody listens", "nobody answers", "it is slow", "it is full"])
+def no_help(request: pytest.FixtureRequest, sentry: Sentry) -> Iterator[str]:
+    """The DSN of a Sentry that takes nothing, or takes it badly."""
+    if request.param == "nobody listens":
+        yield "http://0123456789abcdef@127.0.0.1:9/42"
+    elif request.param == "nobody answers":
+        for port in hanging_port():
+            yield f"http://0123456789abcdef@127.0.0.1:{port}/42"
+    else:
+        sentry.answer = (lambda: 429) if request.param == "it is full" else (lambda: time.sleep(0.5) or 200)
+        yield sentry.dsn
+
+
+def test_a_sentry_that_is_no_help_costs_neither_time_nor_memory(
+    reporting: Serve, sentry: Sentry, no_help: str, client_of: Any
+):
+    server = reporting(SENTRY_DSN=no_help)
+    alice = client_of(server)
+    path = alice.place().headers["Location"]
+    for _ in range(QUEUED + 50):  # the queue is full from here on
+        assert alice.get(path).status_code == 200
+    before = resident_mb(server)
+    slowest = 0.0
+    for _ in range(600):
+        began = time.monotonic()
+        assert alice.get(path).status_code == 200
+        slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 5, "a request waited for Sentry"
+    assert resident_mb(server) - before < 5
+    assert sentry.envelopes <= QUEUED + 750
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 15
