@@ -2,11 +2,21 @@
 
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import structlog
+
+from orders_api import scrubbing
+
+
+def _stack(exc_info: Any) -> str:
+    """The stack as it is; of what the errors say, what nobody sent."""
+    lines = "".join(traceback.format_exception(*exc_info)).rstrip().split("\n")
+    return "\n".join(line if line.startswith("  ") else scrubbing.message(line) for line in lines)
+
 
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -25,7 +35,7 @@ LOGGING: dict[str, Any] = {
             "foreign_pre_chain": _SHARED,
             "processors": [
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                structlog.processors.ExceptionRenderer(_stack),
                 structlog.processors.JSONRenderer(),
             ],
         }
@@ -53,7 +63,7 @@ def configure() -> None:
     structlog.configure(
         processors=[
             *_SHARED,
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(_stack),
             structlog.processors.JSONRenderer(serializer=orjson.dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

@@ -115,8 +115,7 @@ class Reporter:
 
     def _send(self, event: Any, hint: Any, trace_id: str, tags: dict[str, Any]) -> None:
         with sentry_sdk.isolation_scope() as scope:
-            if _recording.get() is None:  # else the event belongs to what is being recorded
-                sentry_sdk.continue_trace({"sentry-trace": f"{trace_id}-{trace_id[16:]}"})
+            sentry_sdk.continue_trace({"sentry-trace": f"{trace_id}-{trace_id[16:]}"})
             for name, value in tags.items():
                 if value is not None:
                     scope.set_tag(name, str(value))
