@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pgbouncer check secrets openapi load capacity storm bench growth migrate clean memcached chromium pgbouncer container-test
+.PHONY: help run test test-pgbouncer check secrets openapi load capacity storm bench growth costs migrate clean memcached chromium pgbouncer container-test
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: .venv/.bench memcached ## Measures the service beside bare Falcon and pgb
 
 growth: .venv/.bench memcached ## Measures whether 5 million orders, or a million requests, make the service slower or larger (half an hour, 8 GB)
 	@.venv/bin/python -m perf.growth
+
+costs: .venv/.run memcached ## Measures what metrics and traces cost, in CPU time a request (4 minutes; ROUNDS, REQUESTS)
+	@.venv/bin/python -m perf.costs
 
 openapi: .venv/.run ## Writes docs/openapi.json anew, which has to be what the service says of itself
 	@.venv/bin/orders-api openapi > docs/openapi.json.new && mv docs/openapi.json.new docs/openapi.json
