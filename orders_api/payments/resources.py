@@ -37,6 +37,7 @@ class PaymentWebhook(Resource):
 
     authenticated = False
     limits: ClassVar[tuple[str, ...]] = ()
+    limits_failures = True
     priority = Priority.WEBHOOK
 
     def __init__(self, secrets: tuple[bytes, ...], failures: Failures) -> None:

@@ -107,7 +107,7 @@ def _plain(media_type: str) -> dict[str, str]:
 
 
 def _header_refs(resource: Resource, names: Iterable[str]) -> dict[str, Any]:
-    limited = ("RateLimit-Policy", "RateLimit") if resource.limits else ()
+    limited = ("RateLimit-Policy", "RateLimit") if resource.limits or resource.limits_failures else ()
     return {name: name for name in ("X-Trace-Id", "Cache-Control", *names, *limited)}
 
 

@@ -21,6 +21,7 @@ class Resource:
     exists = True  # under the present settings; it is described all the same
     authenticated = True
     limits: ClassVar[tuple[str, ...]] = ("ip", "user")
+    limits_failures = False  # counts who fails, and nobody else
     query: ClassVar[Schema] = NO_PARAMETERS
     accept_patch: ClassVar[str | None] = None
     methods: ClassVar[tuple[str, ...]] = ()

@@ -3,14 +3,11 @@
 import gzip
 import importlib
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 import orjson
-
-PATIENCE_S = 15
 
 
 def _unpacked(body: bytes, encoding: str | None) -> bytes:
@@ -26,7 +23,6 @@ class Sentry:
     def __init__(self, answer: Callable[[], int] = lambda: 200) -> None:
         self.answer = answer
         self.items: list[tuple[str, dict[str, Any]]] = []
-        self.envelopes = 0
         self.raw = b""
         sentry = self
 
@@ -53,7 +49,6 @@ class Sentry:
         self._thread = threading.Thread(target=self._http.serve_forever)
 
     def take(self, envelope: bytes) -> None:
-        self.envelopes += 1
         self.raw += envelope
         _header, _, rest = envelope.partition(b"\n")
         while rest.strip():
@@ -63,17 +58,9 @@ class Sentry:
             payload, rest = rest[:length], rest[length:].lstrip(b"\n")
             self.items.append((kind["type"], orjson.loads(payload)))
 
-    def of(self, kind: str, **matching: Any) -> list[dict[str, Any]]:
-        """What came of a kind ("event", "transaction"), with these members."""
-        items = [item for theirs, item in list(self.items) if theirs == kind]
-        return [item for item in items if all(item.get(name) == value for name, value in matching.items())]
-
-    def wait_for(self, kind: str, count: int = 1, **matching: Any) -> list[dict[str, Any]]:
-        give_up = time.monotonic() + PATIENCE_S
-        while len(found := self.of(kind, **matching)) < count:
-            assert time.monotonic() < give_up, f"{len(found)} of {count} came: {[i[0] for i in self.items]}"
-            time.sleep(0.02)
-        return found
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """What came of a kind ("event", "transaction"), in its order."""
+        return [item for theirs, item in list(self.items) if theirs == kind]
 
     def __enter__(self) -> Self:
         self._thread.start()

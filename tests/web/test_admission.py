@@ -437,7 +437,7 @@ def test_a_stuck_lock_starves_only_its_own_user(
         holder.rollback()
         held = [read(one) for one in waiting if one not in early]
 
-    assert took_s < 1
+    assert took_s < 3, "starved, each of the 25 would wait for a second"
     assert {(answer.status, answer.code) for answer in refused} == {(503, "overloaded")}
     assert {answer.status for answer in held} <= {200, 201}
 
