@@ -23,6 +23,7 @@ from tests.conftest import ROOT, Server
 from tests.deployment.traffic import Router, Traffic
 from tests.payments.conftest import whsec
 from tests.payments.provider import Provider
+from tests.reporting.sentry import Sentry
 from tests.web.raw import wait_until
 
 LOGIN_SQL = (ROOT / "conf/login.sql").read_text()
@@ -169,12 +170,16 @@ def test_webhook_secrets(deploy, people, traffic, router):
 
 
 def test_the_sentry_dsn(deploy, people, traffic):
-    deployment = deploy(SENTRY_DSN="http://old@127.0.0.1:9/1")
-    alice = people()
-
-    with traffic.flowing([lambda: [alice.place(), alice.get("/orders", headers=EACH_TIME)]]):
-        deployment.roll(SENTRY_DSN="http://new@127.0.0.1:9/1")
-        deployment.drained()
+    with Sentry() as old, Sentry() as new:
+        deployment = deploy(SENTRY_DSN=old.dsn, SENTRY_TRACES_RATE="1")
+        alice = people()
+        with traffic.flowing([lambda: [alice.place(), alice.get("/orders", headers=EACH_TIME)]]):
+            wait_until(lambda: old.of("transaction"))
+            deployment.roll(SENTRY_DSN=new.dsn)
+            deployment.drained()
+            told_the_old, told_the_new = len(old.of("transaction")), len(new.of("transaction"))
+            wait_until(lambda: len(new.of("transaction")) > told_the_new)
+        assert len(old.of("transaction")) == told_the_old
     assert traffic.failures == []
 
 
