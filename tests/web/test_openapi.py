@@ -4,6 +4,7 @@ That every answer is one that it announces is checked of every answer that any t
 """
 
 import copy
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,15 +180,16 @@ PLANTED: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
 }
 
 
+def changed(where: tuple[str, ...], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """The description with one change at a place."""
+    new = copy.deepcopy(conforms.description())
+    change(functools.reduce(lambda place, name: place[name], where, new))
+    return new
+
+
 @pytest.mark.parametrize("planted", PLANTED)
 def test_a_breaking_change_is_seen(planted: str):
-    where, change = PLANTED[planted]
-    new = copy.deepcopy(conforms.description())
-    place: Any = new
-    for name in where:
-        place = place[name]
-    change(place)
-    assert breaking.changes(conforms.description(), new)
+    assert breaking.changes(conforms.description(), changed(*PLANTED[planted]))
 
 
 ADDED: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
@@ -202,10 +204,4 @@ ADDED: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize("added", ADDED)
 def test_what_is_added_breaks_nothing(added: str):
-    where, change = ADDED[added]
-    new = copy.deepcopy(conforms.description())
-    place: Any = new
-    for name in where:
-        place = place[name]
-    change(place)
-    assert breaking.changes(conforms.description(), new) == []
+    assert breaking.changes(conforms.description(), changed(*ADDED[added])) == []
