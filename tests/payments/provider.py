@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from orders_api.payments.signatures import sign
+from tests.client import plain_http
 
 SECRET = b"0123456789abcdefghijklmnopqrstuv"
 
@@ -16,7 +17,7 @@ class Provider:
     """Sends webhooks to a server. Every one has a fresh id and the present time, unless it is told otherwise."""
 
     def __init__(self, url: str, secret: bytes = SECRET) -> None:
-        self.http = httpx.Client(base_url=url, timeout=15)
+        self.http = plain_http(base_url=url)
         self.secret = secret
 
     def succeeded(self, order: dict[str, Any], **changes: Any) -> httpx.Response:

@@ -6,12 +6,11 @@ import json
 import secrets as random_secrets
 import uuid
 
-import httpx
 import pytest
 
 from orders_api.payments.services import AUDITED_EACH, AUDITED_EACH_OF_ALL, row_stands_for
 from orders_api.payments.signatures import TOLERANCE_S
-from tests.client import Client, assert_problem
+from tests.client import Client, assert_problem, plain_http
 from tests.payments.conftest import whsec
 from tests.payments.provider import SECRET, event
 from tests.web.raw import exchange, post
@@ -138,7 +137,7 @@ def test_proof_13_a_flood_is_refused_by_ip_and_aggregated_while_the_provider_get
     server = serve(WEBHOOK_SECRETS=whsec(SECRET), RATE_LIMIT_IP="200/minute", TRUSTED_PROXY_HOPS="1")
     order = client_of(server).place().json()
     sql = connect(server)
-    with httpx.Client(base_url=server.url, headers={"X-Forwarded-For": "203.0.113.9"}) as flood:
+    with plain_http(base_url=server.url, headers={"X-Forwarded-For": "203.0.113.9"}) as flood:
         answers = [flood.post("/webhooks/payments", json={"n": number}) for number in range(300)]
     rows = sql.execute("SELECT attempts FROM webhook_attempts WHERE client_ip = '203.0.113.9'").fetchall()
 

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from orders_api.dev import EmbeddedMemcached
+from tests.client import plain_http
 from tests.conftest import Databases, Server, running_memcached, serving
 
 
@@ -18,7 +19,7 @@ def own_memcached() -> Iterator[tuple[EmbeddedMemcached, str]]:
 @pytest.fixture(scope="session")
 def http(server: Server) -> Iterator[httpx.Client]:
     """Somebody without an account."""
-    with httpx.Client(base_url=server.url, timeout=15) as client:
+    with plain_http(base_url=server.url) as client:
         yield client
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.client import plain_http
+
 SHOP = "https://shop.example"
 PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, x-evil"}
 
@@ -13,7 +15,7 @@ PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-He
 @pytest.fixture(scope="module")
 def listed(serve_all: Callable[..., Any]) -> Iterator[httpx.Client]:
     server = serve_all(CORS_ORIGINS=f"{SHOP}, http://localhost:3000", WEB_CONCURRENCY="1")
-    with httpx.Client(base_url=server.url) as http:
+    with plain_http(base_url=server.url) as http:
         yield http
 
 

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from orders_api.dev import EmbeddedMemcached
-from tests.client import LAMP, PASSWORD, Client, assert_problem
+from tests.client import LAMP, PASSWORD, Client, assert_problem, plain_http
 from tests.conftest import Databases, Server, serving
 from tests.payments.conftest import whsec
 from tests.payments.provider import SECRET, Provider, event
@@ -33,9 +33,12 @@ def carol(watched: Server, client_of: Callable[[Server], Client]) -> Client:
     return client_of(watched)
 
 
+plain = plain_http(headers={"Connection": "close"})  # a worker with an idle connection takes 5 s to leave
+
+
 def value(watched: Server, name: str, /, **labels: str) -> float:
     """The sum of all series of that name that have these labels; nothing counted is 0."""
-    answer = httpx.get(f"{watched.url}/metrics", headers=AUTHORIZED)
+    answer = plain.get(f"{watched.url}/metrics", headers=AUTHORIZED)
     assert answer.status_code == 200, answer.text
     samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
     matching = [s for s in samples if s.name == f"orders_{name}" and labels.items() <= s.labels.items()]

@@ -22,7 +22,7 @@ from orders_api.errors import Problem
 from orders_api.pool import ANSWER_S, conninfo_with_defaults
 from orders_api.settings import Settings
 from tests import pooler
-from tests.client import Client, assert_problem
+from tests.client import Client, assert_problem, plain_http
 from tests.web.raw import at_once, blocked_by, get, patch, read, sent, wait_until
 
 # Longer than any wait here, so that a test decides when a lock ends; the service's own is 1 s.
@@ -288,7 +288,7 @@ def test_no_statement_begins_when_its_request_is_as_good_as_over(server: Any):
 def test_a_service_that_starts_before_its_database_finds_it(serve: Callable[..., Any], own_postgres: EmbeddedPostgres):
     own_postgres.stop()
     server = serve(database_url=own_postgres.url(), WEB_CONCURRENCY="1")
-    http = httpx.Client(base_url=server.url)
+    http = plain_http(base_url=server.url)
     assert_problem(http.get("/readyz"), 503, "database_unavailable")
     own_postgres.start()
     assert first_success_s(lambda: http.get("/readyz")) <= 3
