@@ -18,7 +18,7 @@ test: .venv/.dev memcached chromium ## Runs the tests, on a real PostgreSQL and 
 test-pgbouncer: .venv/.dev memcached pgbouncer ## Runs the tests with PgBouncer in transaction mode before the service (5 minutes)
 	@TEST_PGBOUNCER=1 .venv/bin/pytest -n 3 --dist worksteal -rs
 
-check: .venv/.dev .venv/.spectral ## Checks style, types, the layers, the migrations, the description, the workflow and the packages
+check: .venv/.dev .venv/.spectral ## Checks style, types, the layers, the migrations, the description, the workflow, the alerts and the packages
 	@echo "ruff check" && .venv/bin/ruff check --quiet .
 	@echo "ruff format" && .venv/bin/ruff format --quiet --check .
 	@echo "lint-imports" && .venv/bin/lint-imports --no-logo >.venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
@@ -33,6 +33,7 @@ check: .venv/.dev .venv/.spectral ## Checks style, types, the layers, the migrat
 	@echo "pip-audit" && .venv/bin/python conf/audit_packages.py
 	@echo "hadolint" && .venv/bin/hadolint Dockerfile conf/containers/Dockerfile
 	@echo "compose schema" && .venv/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	@echo "promtool" && sh conf/check-prometheus
 	@echo "compose config" && { ! command -v podman >/dev/null || .venv/bin/podman-compose config >/dev/null; }
 
 secrets: .venv/.dev ## Looks for secrets in the files and the whole history
