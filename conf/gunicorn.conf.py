@@ -33,7 +33,7 @@ worker_connections = 1000
 preload_app = False  # sockets and pools are never shared between workers
 control_socket_disable = True
 
-# A request is over within 22 s (orders_api/db.py) < graceful 25 s < the 30 s of a platform's router and its SIGKILL.
+# A request is over within 24 s (orders_api/db.py) < graceful 25 s < the 30 s of a platform's router and its SIGKILL.
 timeout = 30  # a heartbeat: it ends a worker whose loop hangs, not a slow request
 graceful_timeout = 25
 keepalive = 5  # seconds; longer ones delay the end of a worker
@@ -97,8 +97,8 @@ def worker_exit(server, worker):
     from orders_api.db import db
     from orders_api.reporting import reporter
 
-    try:
-        db.shut()
-        reporter.shut()
-    except Exception as error:  # the worker is leaving anyway
-        worker.log.warning("the pool did not close: %s", type(error).__name__)
+    for what, shut in (("the pool", db.shut), ("the reporter", reporter.shut)):
+        try:
+            shut()
+        except Exception as error:  # the worker is leaving anyway
+            worker.log.warning("%s did not close: %s", what, type(error).__name__)

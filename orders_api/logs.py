@@ -11,11 +11,26 @@ import structlog
 
 from orders_api import scrubbing
 
+MAX_CAUSES, MAX_FRAMES = 5, 50
+
 
 def _stack(exc_info: Any) -> str:
-    """The stack as it is; of what the errors say, what nobody sent."""
-    lines = "".join(traceback.format_exception(*exc_info)).rstrip().split("\n")
-    return "\n".join(line if line.startswith("  ") else scrubbing.message(line) for line in lines)
+    """The stacks of an error and of its causes as they are; of what they say, what nobody sent."""
+    parts: list[str] = []
+    error: BaseException | None = exc_info[1]
+    while error is not None and len(parts) < MAX_CAUSES:
+        where = "".join(traceback.format_tb(error.__traceback__, -MAX_FRAMES))
+        said = f"{type(error).__name__}: {scrubbing.message(_said(error))}"
+        parts.append(f"Traceback (most recent call last):\n{where}{said}")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n\nBecause of:\n\n".join(parts)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an error that can't say what it is must not hide where it was
+        return "?"
 
 
 _SHARED: list[Any] = [

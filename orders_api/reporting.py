@@ -4,6 +4,7 @@ The SDK is touched only for what is sent. Its own Falcon integration costs each 
 a cached read), and makes an event of 0.8 ms of every refusal: an overloaded service would spend itself on reports.
 """
 
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,11 +12,14 @@ from contextvars import ContextVar
 from typing import Any
 
 import sentry_sdk
+import structlog
 from sentry_sdk.tracing import Span, Transaction
 from sentry_sdk.utils import event_from_exception
 
 from orders_api import scrubbing
 from orders_api.settings import Settings
+
+log = structlog.get_logger("orders_api.reporting")
 
 # Of errors of one kind, in one process. A defect that every request meets is reported, not multiplied.
 EVENT_EVERY_S = 1.0
@@ -32,15 +36,18 @@ class Reporter:
     def __init__(self) -> None:
         self.on = False
         self.rate = 0.0
+        self._key = b""
         self._reported_at: dict[tuple[str, ...], float] = {}
 
     def open(self, settings: Settings) -> None:
         """Call after the fork: the SDK sends from a thread of its own."""
-        self.on, self.rate = settings.sentry_dsn is not None, settings.sentry_traces_rate
-        if self.on:
+        if settings.sentry_dsn is not None:
+            self.decide_as(settings.sentry_dsn, settings.sentry_traces_rate)
             sentry_sdk.init(
                 dsn=settings.sentry_dsn,
-                release=settings.release,
+                release=settings.release or "",  # None: the SDK would ask git
+                debug=False,
+                keep_alive=False,
                 environment=settings.environment,
                 traces_sample_rate=1.0,  # of what we decided to record
                 integrations=[],
@@ -57,14 +64,22 @@ class Reporter:
                 before_send=_without_secrets,
             )
 
+    def decide_as(self, dsn: str, rate: float) -> None:
+        """Which traces are recorded from here on."""
+        self.on, self.rate, self._key = True, rate, hashlib.sha256(dsn.encode()).digest()
+
     def shut(self) -> None:
         """Sends what is left, for two seconds at the most."""
         if self.on:
             sentry_sdk.flush(FLUSH_S)
 
     def samples(self, trace_id: str) -> bool:
-        """Whether a trace is recorded: decided by its id, so that all who take part in it agree."""
-        return self.on and int(trace_id[:8], 16) < self.rate * 2**32
+        """Whether a trace is recorded: decided by its id, so that all who report to one Sentry agree."""
+        if not self.on:
+            return False
+        # Keyed: a caller chooses the id, and not all ids are random at their beginning.
+        digest = hashlib.blake2b(trace_id.encode(), key=self._key, digest_size=4).digest()
+        return int.from_bytes(digest) < self.rate * 2**32
 
     @contextmanager
     def transaction(self, name: str, op: str, trace_id: str, parent_span_id: str | None = None) -> Iterator[None]:
@@ -96,15 +111,17 @@ class Reporter:
     def report(self, error: BaseException, kind: str, trace_id: str, **tags: Any) -> None:
         """An event for an error of ours. `kind`: of equal ones there is one a second."""
         if self._is_due((type(error).__name__, kind)):
-            options = sentry_sdk.get_client().options
-            mechanism = {"type": "orders_api", "handled": False}
-            event, hint = event_from_exception(error, client_options=options, mechanism=mechanism)
-            self._send(event, hint, trace_id, tags)
+            with _unharmed():
+                options = sentry_sdk.get_client().options
+                mechanism = {"type": "orders_api", "handled": False}
+                event, hint = event_from_exception(error, client_options=options, mechanism=mechanism)
+                self._send(event, hint, trace_id, tags)
 
     def warn(self, message: str, kind: str, trace_id: str, **tags: Any) -> None:
         """An event for what a person should look at, though nothing went wrong with us. One a second of a kind."""
         if self._is_due((message, kind)):
-            self._send({"level": "warning", "message": message}, None, trace_id, tags)
+            with _unharmed():
+                self._send({"level": "warning", "message": message}, None, trace_id, tags)
 
     def _is_due(self, kind: tuple[str, ...]) -> bool:
         now = time.monotonic()
@@ -133,6 +150,15 @@ def span(op: str, name: str) -> AbstractContextManager[Any]:
     """A part of what is being recorded; nothing where nothing is. `name` tells what, never whose or how much."""
     transaction = _recording.get()
     return _NOTHING if transaction is None else _part(transaction, op, name)
+
+
+@contextmanager
+def _unharmed() -> Iterator[None]:
+    """Who reports an error must not meet another."""
+    try:
+        yield
+    except Exception as failure:
+        log.warning("not reported", error=type(failure).__name__)
 
 
 @contextmanager

@@ -5,14 +5,15 @@ from typing import Any
 
 HIDDEN = "…"
 MAX_CHARACTERS = 500
-# Quoted text, PostgreSQL's `Key (email)=(…)`, addresses, and whatever is long enough to be a token.
-_TOLD = re.compile(r"""'[^']*'|"[^"]*"|=\([^)]*\)|\S+@\S+|[\w+/=.-]{24,}""")
+# From the first quote or parenthesis to the last, or to the end: what is quoted may hold either, and PostgreSQL tells
+# whole rows in parentheses. Besides addresses, and whatever is long enough to be a token.
+_TOLD = re.compile(r"""'(?:.*'|.*)|"(?:.*"|.*)|\((?!\))(?:.*\)|.*)|\S+@\S+|[\w+/=.-]{24,}""", re.DOTALL)
 _PLAIN = re.compile(r"-?\d{1,19}(\.\d+)?|True|False|None|UUID\('[0-9a-f-]{36}'\)|datetime\.[\w.(), =]+|<[\w. ]+>")
 
 
 def message(text: str) -> str:
-    """An error's message without its quotations."""
-    return _TOLD.sub(HIDDEN, text[:MAX_CHARACTERS])
+    """An error's message on one line, without its quotations."""
+    return _TOLD.sub(HIDDEN, " ".join(text[:MAX_CHARACTERS].split()))
 
 
 def variable(value: Any) -> Any:

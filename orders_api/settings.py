@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import limits
 import psycopg.conninfo
+from sentry_sdk.utils import Dsn
 
 MIN_KEY_BYTES = 32  # RFC 7518, 3.2: a key for HS256 has at least the size of its hash
 MIN_WEBHOOK_SECRET_BYTES = 24  # Standard Webhooks: between 24 and 64 bytes
@@ -163,8 +164,10 @@ def _header_token(raw: str, name: str) -> str:
 
 
 def _sentry_dsn(raw: str, name: str) -> str:
-    if not re.fullmatch(r"https?://[^\s@/]+@[^\s@/]+/\S+", raw):
-        raise SettingError(name, "must be a DSN such as https://key@sentry.example/1")
+    try:
+        Dsn(raw)
+    except ValueError:  # BadDsn is one
+        raise SettingError(name, "must be a DSN such as https://key@sentry.example/1") from None
     return raw
 
 

@@ -71,9 +71,18 @@ def _ring(setting: str, ring: Ring) -> Iterator[Secret]:
         yield Secret(setting, "verifies" if position else "signs", key.kid, key.secret)
 
 
+# The migration made it; a restore of some tables alone may have lost it.
+_SALT_WHERE_LOST = """
+    INSERT INTO secret_sightings (setting, fingerprint, first_seen_at)
+    SELECT %(setting)s, uuid_send(gen_random_uuid()), now()
+    WHERE NOT EXISTS (SELECT FROM secret_sightings WHERE setting = %(setting)s)
+"""
+
+
 def record(settings: Settings) -> list[Sighting]:
     """Writes down what was never seen before, and returns all that is configured. Raises psycopg.Error."""
     with _connected(settings) as connection:
+        connection.execute(_SALT_WHERE_LOST, {"setting": SALT})
         (salt,) = _row(connection, "SELECT fingerprint FROM secret_sightings WHERE setting = %s", SALT)
         return [_seen(connection, secret, bytes(salt)) for secret in secrets_of(settings)]
 
@@ -96,7 +105,7 @@ def _seen(connection: psycopg.Connection, secret: Secret, salt: bytes) -> Sighti
 
 def _row(connection: psycopg.Connection, query: str, *parameters: object) -> tuple:
     row = connection.execute(query, parameters).fetchone()
-    assert row is not None, "migrations/0005 made the salt, and the statement before this one the sighting"
+    assert row is not None, "the statement before this one made it"
     return row
 
 

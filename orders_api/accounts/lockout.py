@@ -107,11 +107,11 @@ class Attempt:
 
     def settle(self, right: bool) -> None:
         """A right password starts the count again; the fifth wrong one within 15 minutes locks the email."""
-        metrics.logins.labels("succeeded" if right else "failed").inc()
         if right:
             db.execute_sql(_SUCCEEDED, self._values)
         elif any(locked for (locked,) in db.execute_sql(_FAILED, self._values)):
             metrics.lockouts.inc()
+        metrics.logins.labels("succeeded" if right else "failed").inc()
 
     def take_back(self) -> None:
         """The password was never checked."""

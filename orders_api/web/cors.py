@@ -8,7 +8,8 @@ EXPOSED = (
     "ETag, Idempotent-Original-Trace-Id, Idempotent-Replayed, Link, Location, RateLimit, RateLimit-Policy,"
     " Retry-After, WWW-Authenticate, X-Trace-Id"
 )
-ALLOWED = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, traceparent, tracestate"
+ALLOWED = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match"
+ALLOWED += ", traceparent, tracestate, sentry-trace, baggage"
 
 
 class Cors(falcon.CORSMiddleware):

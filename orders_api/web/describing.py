@@ -74,7 +74,7 @@ def _query(resource: Resource, method: str) -> list[dict[str, Any]]:
 def _headers(described: Operation) -> list[dict[str, Any]]:
     return [
         {"in": "header", "name": name, **header(REQUEST_HEADERS[name])}
-        for name in (*described.headers, "traceparent")
+        for name in (*described.headers, "traceparent", "sentry-trace")
         if name.lower() != "webhook-signature"  # it is the operation's security
     ]
 

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 from importlib.resources import files
 from typing import ClassVar
 
@@ -26,6 +27,7 @@ TYPES = {
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
 }
 ASSET_TYPES = tuple(dict.fromkeys(media_type.partition(";")[0] for media_type in TYPES.values()))
+_GZIP = re.compile(r"\s*gzip\s*(;\s*q=(1(\.0*)?|0?\.\d*[1-9]\d*)\s*)?", re.IGNORECASE | re.ASCII)
 OF_PAGES = ("ETag", "Content-Security-Policy", "Referrer-Policy", "Content-Encoding")
 
 
@@ -36,11 +38,13 @@ class Page:
         file = PAGES / name
         body = (file if file.is_file() else PAGES / "swagger-ui" / name).read_bytes()
         self.media_type = media_type
-        self.etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        self.tag = hashlib.sha256(body).hexdigest()[:16]
         self.body, self.zipped = body, gzip.compress(body, 6, mtime=0)
 
     def answer(self, req: falcon.Request, resp: falcon.Response) -> None:
-        unchanged = conditional.not_modified(req, resp, self.etag)
+        zips = _takes_gzip(req.get_header("Accept-Encoding") or "")
+        # Two representations, two strong tags (RFC 9110, 8.8.3.3).
+        unchanged = conditional.not_modified(req, resp, f'"{self.tag}-gzip"' if zips else f'"{self.tag}"')
         resp.set_header("Cache-Control", "public, max-age=300")
         resp.set_header("Content-Security-Policy", POLICY)
         resp.set_header("Referrer-Policy", "no-referrer")
@@ -48,10 +52,13 @@ class Page:
         if unchanged:
             return
         resp.content_type = self.media_type
-        zips = "gzip" in (req.get_header("Accept-Encoding") or "")
         resp.data = self.zipped if zips else self.body
         if zips:
             resp.set_header("Content-Encoding", "gzip")
+
+
+def _takes_gzip(accepted: str) -> bool:
+    return any(_GZIP.fullmatch(coding) for coding in accepted.split(","))
 
 
 class Docs(Resource):

@@ -39,11 +39,11 @@ class MetricsByToken(Resource):
     def __init__(self, token: str | None, release: str | None, figures: Figures) -> None:
         self.exists = token is not None
         self.token = token or ""
-        self.registry = CollectorRegistry()
+        self.counted, self.now = CollectorRegistry(), CollectorRegistry()
         if self.exists:
-            MultiProcessCollector(self.registry)
-        self.registry.register(_Build(release))
-        self.registry.register(_FromDatabase(figures))
+            MultiProcessCollector(self.counted)
+        self.now.register(_Build(release))
+        self.now.register(_FromDatabase(figures))
 
     @operation(
         "metrics",
@@ -58,7 +58,9 @@ class MetricsByToken(Resource):
             raise Problem("token_invalid")
         resp.content_type = CONTENT_TYPE_LATEST
         resp.set_header("Cache-Control", "no-store")
-        resp.data = generate_latest(self.registry)
+        # On a thread: to read the files of all workers takes a while, and the worker would stand still.
+        counted = gevent.get_hub().threadpool.apply(generate_latest, (self.counted,))
+        resp.data = counted + generate_latest(self.now)
 
 
 class _Build:
@@ -78,17 +80,18 @@ class _FromDatabase:
         self.figures = figures
 
     def collect(self) -> Iterator[Metric]:
+        found: Mapping[str, tuple[float, str]] = {}
+        up = True
         try:
             found = self.figures()
         except Exception as error:
-            if problem_of(error) is None:
+            problem = problem_of(error)
+            if problem is None:
                 raise
-            found = {}
+            up = problem.code != "database_unavailable"  # not where it merely has too much to do
         for name, (value, help_text) in found.items():
             yield GaugeMetricFamily(f"{metrics.PREFIX}{name}", help_text, value=value)
-        yield GaugeMetricFamily(
-            f"{metrics.PREFIX}database_up", "Whether the database answered this scrape.", value=bool(found)
-        )
+        yield GaugeMetricFamily(f"{metrics.PREFIX}database_up", "Whether the database answered this scrape.", value=up)
 
 
 def sample_forever(memcached: Memcached) -> None:
@@ -103,8 +106,9 @@ def sample_forever(memcached: Memcached) -> None:
         metrics.pool_size.set(pool.get("pool_size", 0))
         metrics.breakers_open.set(memcached.broken)
         for name, kind in FAILURES.items():
-            metrics.pool_failures.labels(kind).inc(pool.get(name, 0) - seen[name])
-            seen[name] = pool.get(name, 0)
+            count = pool.get(name, seen[name])  # at the end there is no pool any more
+            metrics.pool_failures.labels(kind).inc(count - seen[name])
+            seen[name] = count
         time.sleep(SAMPLED_S)
 
 

@@ -45,6 +45,7 @@ REQUEST_HEADERS = {
     ),
     "If-None-Match": Header("An `ETag` that you have: 304 when it is still the one.", TEXT),
     "If-Match": Header("An `ETag`: the change is refused with 412 when the order has another by now.", TEXT),
+    "sentry-trace": Header("Sentry's own, where there is no traceparent.", TEXT),
     "traceparent": Header("W3C Trace Context: its trace id becomes this request's.", TEXT),
     "webhook-id": Header("The event's id: what comes twice has one effect.", {**TEXT, "minLength": 1}, required=True),
     "webhook-timestamp": Header(

@@ -7,11 +7,13 @@ import falcon
 from marshmallow import fields, validate
 
 from orders_api.errors import PROBLEMS, Problem
+from orders_api.web import docs
 from orders_api.web.operations import Answer, Shape, operation
 from orders_api.web.problems import RetryRuleShape
 from orders_api.web.resources import PRIVATE, Resource
 
 POLICY = "Content-Security-Policy"
+OF_PAGES = (POLICY, "Referrer-Policy")
 BOTH = (falcon.MEDIA_JSON, falcon.MEDIA_HTML)
 
 _STYLE = (
@@ -77,7 +79,7 @@ class Problems(Resource):
             200,
             "Every code, with what it means and its cure.",
             ProblemEntriesShape,
-            headers=(POLICY,),
+            headers=OF_PAGES,
             media_types=BOTH,
         ),
     )
@@ -99,7 +101,7 @@ class ProblemByCode(Resource):
         "explain_problem",
         "Explain a problem",
         "As JSON, or as a page to who prefers HTML.",
-        Answer(200, "What it means, and its cure.", ProblemEntryShape, headers=(POLICY,), media_types=BOTH),
+        Answer(200, "What it means, and its cure.", ProblemEntryShape, headers=OF_PAGES, media_types=BOTH),
         problems=("problem_not_found",),
     )
     def on_get(self, req: falcon.Request, resp: falcon.Response, code: str) -> None:
@@ -128,6 +130,7 @@ def _explained(known: dict[str, Any]) -> str:
 
 def _page(resp: falcon.Response, title: str, body: str) -> None:
     resp.content_type = falcon.MEDIA_HTML
-    resp.set_header(POLICY, "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'")
+    resp.set_header(POLICY, docs.POLICY.replace("style-src 'self'", "style-src 'unsafe-inline'"))
+    resp.set_header("Referrer-Policy", "no-referrer")
     resp.set_headers(PRIVATE)
     resp.text = _PAGE.format(title=html.escape(title), style=_STYLE, body=body)

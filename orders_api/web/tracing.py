@@ -14,7 +14,7 @@ from orders_api.db import Statements, statements
 from orders_api.reporting import recording, reporter
 from orders_api.values import parse_id
 from orders_api.web.connections import Wsgi
-from orders_api.web.resources import METHODS, Resource
+from orders_api.web.resources import Resource
 
 # Version 00 has exactly these four fields; later ones may add more. ff and ids of zeros alone are invalid.
 _TRACEPARENT = re.compile(
@@ -86,9 +86,11 @@ class Tracing:
         if self.server_timing:
             cache = f', cache;desc="{verdict}"' if verdict else ""
             resp.set_header("Server-Timing", f'db;dur={spent.ms:.1f};desc="{spent.count} statements"{cache}')
-        _count(req, resp, spent, verdict)
+        # A client may invent any number of methods.
+        method = req.method if resource and req.method in resource.methods else "other"
+        _count(req, resp, method, verdict)
         if recording():
-            name = f"{req.method} {req.uri_template}" if req.uri_template else None
+            name = f"{method} {req.uri_template}" if req.uri_template else None
             reporter.tag(name, int(str(resp.status)[:3]), **tags_of(req))
         logs.write(
             "request",
@@ -106,8 +108,8 @@ class Tracing:
         )
 
 
-def _count(req: falcon.Request, resp: falcon.Response, spent: Statements, verdict: str | None) -> None:
-    method = req.method if req.method in METHODS else "other"  # a client may invent any number of them
+def _count(req: falcon.Request, resp: falcon.Response, method: str, verdict: str | None) -> None:
+    spent: Statements = req.context.statements
     seconds = time.perf_counter() - req.context.started
     metrics.requests.labels(method, req.uri_template or "-", str(resp.status)[:3], verdict or "-").observe(seconds)
     if spent.count:

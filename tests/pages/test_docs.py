@@ -95,6 +95,21 @@ def test_nothing_that_a_page_is_made_to_show_can_run(visit: Callable[..., Visit]
     assert any("Content Security Policy" in text for text in there.wrong)
 
 
+TAKES_GZIP = {"gzip": True, "GZIP": True, "br, gzip;q=0.5": True, "gzip;q=0": False, "identity, gzip;q=0.0": False}
+
+
+@pytest.mark.parametrize("accepted", [*TAKES_GZIP, "notgzip", ""])
+def test_gzip_is_for_who_takes_it_and_has_a_tag_of_its_own(server: Server, accepted: str):
+    plain = httpx.get(f"{server.url}/docs", headers={"Accept-Encoding": ""})
+    answer = httpx.get(f"{server.url}/docs", headers={"Accept-Encoding": accepted})
+    zipped = TAKES_GZIP.get(accepted, False)
+    assert (answer.headers.get("Content-Encoding") == "gzip") is zipped
+    assert (answer.headers["ETag"] != plain.headers["ETag"]) is zipped
+    assert answer.text == plain.text
+    known = {"Accept-Encoding": accepted, "If-None-Match": answer.headers["ETag"]}
+    assert httpx.get(f"{server.url}/docs", headers=known).status_code == 304
+
+
 @pytest.mark.parametrize(("size", "theme"), VIEWS)
 def test_every_problem_is_explained_on_a_page(
     visit: Callable[..., Visit], server: Server, size: tuple[int, int], theme: str

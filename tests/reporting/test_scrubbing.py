@@ -15,9 +15,15 @@ MESSAGES = {
     "quoted twice": ('no such key: "canary"', "no such key: …"),
     "of PostgreSQL": (
         "DETAIL: Key (email_key)=(canary, b) already exists.",
-        "DETAIL: Key (email_key)… already exists.",
+        "DETAIL: Key … already exists.",
     ),
-    "an address": ("can't send to canary@example.com now", "can't send to … now"),
+    "a key that closes early": ("Key (email, name)=(a) canary, c) exists.", "Key … exists."),
+    "a row": ("DETAIL:  Failing row contains (1, canary, Lamp, null).", "DETAIL: Failing row contains …."),
+    "with an apostrophe": ("it's 'canary' and canary's", "it…s"),
+    "both quotes": ("bad pa'ss\"canary and more", "bad pa…"),
+    "two lines": ("bad 'x\n  canary'", "bad …"),
+    "cut inside": ("bad '" + "canary " * 100 + "'", "bad …"),
+    "an address": ("no way to canary@example.com now", "no way to … now"),
     "a token": (f"bad token {TOKEN}", "bad token …"),
     "a plain one": ("relation does not exist", "relation does not exist"),
 }
@@ -46,11 +52,14 @@ def test_a_stack_in_the_log_says_where_and_nothing_that_was_sent():
     code = (
         "from orders_api import logs; import structlog; logs.configure()\n"
         "try: int('canary' * 2)\n"
-        "except ValueError: structlog.get_logger().exception('unexpected error')"
+        "except ValueError as e:\n"
+        "  try: raise RuntimeError(\"x 'y'\\n  canary'\") from e\n"
+        "  except RuntimeError: structlog.get_logger().exception('unexpected error')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     line = json.loads(done.stdout)
-    assert "invalid literal for int() with base 10: …" in line["exception"]
+    assert "ValueError: invalid literal for int() with base 10: …" in line["exception"]
+    assert "RuntimeError: x …" in line["exception"]
     assert "Traceback (most recent call last):" in line["exception"]
     assert "canary" not in done.stdout
 

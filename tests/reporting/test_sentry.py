@@ -14,7 +14,7 @@ import httpx
 import psycopg
 import pytest
 
-from orders_api.reporting import QUEUED
+from orders_api.reporting import QUEUED, Reporter
 from tests.client import LAMP, PASSWORD, Client, assert_problem
 from tests.conftest import ROOT, Databases, Server, serving
 from tests.payments.conftest import whsec
@@ -48,7 +48,7 @@ def recorded(databases: Databases, memcached: str, sentry: Sentry) -> Iterator[S
 
 @pytest.fixture(scope="module")
 def broken(databases: Databases, memcached: str, sentry: Sentry) -> Iterator[Server]:
-    """Orders can't be placed on it. Of its traces those are recorded whose id is in the lower half."""
+    """Orders can't be placed on it. Half of its traces are recorded."""
     for serve in serving(databases, memcached):
         server = serve(**{**given(sentry), "SENTRY_TRACES_RATE": "0.5", "WEB_CONCURRENCY": "2"})
         rename(server, "order_items", "gone")
@@ -61,10 +61,19 @@ def rename(server: Server, table: str, to: str) -> None:
         admin.execute(f"ALTER TABLE {table} RENAME TO {to}")
 
 
-def traced(first: str = "7") -> tuple[str, dict[str, str]]:
-    """A trace id (in the lower half), and the header that makes it a request's."""
-    trace_id = first + secrets.token_hex(16)[1:]
+def traced(server: Server | None = None, *, recorded: bool = True) -> tuple[str, dict[str, str]]:
+    """A trace id that the server records, or does not, and the header that makes it a request's."""
+    trace_id = secrets.token_hex(16)
+    while server and reporter_of(server).samples(trace_id) is not recorded:
+        trace_id = secrets.token_hex(16)
     return trace_id, {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
+
+
+def reporter_of(server: Server) -> Reporter:
+    """One that decides as the server's own does, and sends nothing."""
+    reporter = Reporter()
+    reporter.decide_as(server.env["SENTRY_DSN"], float(server.env["SENTRY_TRACES_RATE"]))
+    return reporter
 
 
 def in_trace(items: list[dict[str, Any]], trace_id: str) -> list[dict[str, Any]]:
@@ -86,7 +95,7 @@ def spans(transaction: dict[str, Any], op: str) -> list[str]:
 
 def test_an_error_of_ours_is_one_event_in_the_clients_trace(broken: Server, sentry: Sentry, client_of: Any):
     alice = client_of(broken)
-    trace_id, headers = traced()
+    trace_id, headers = traced(broken)
     answer = alice.post("/orders", json=LAMP, headers={"Idempotency-Key": "k", **headers})
     assert_problem(answer, 500, "internal_error")
     assert answer.headers["X-Trace-Id"] == trace_id
@@ -105,7 +114,7 @@ def test_an_error_of_ours_is_one_event_in_the_clients_trace(broken: Server, sent
 def test_an_event_is_in_its_trace_also_where_that_is_not_recorded(broken: Server, sentry: Sentry, client_of: Any):
     alice = client_of(broken)
     time.sleep(1.1)  # of a kind there is one event a second
-    trace_id, headers = traced("f")
+    trace_id, headers = traced(broken, recorded=False)
     alice.post("/orders", json=LAMP, headers={"Idempotency-Key": "k", **headers})
     assert len(came(sentry, "event", trace_id)) == 1
     assert in_trace(sentry.of("transaction"), trace_id) == []
@@ -217,6 +226,31 @@ def test_traceparent_decides_where_both_come(server: Server):
     assert answer.headers["X-Trace-Id"] == trace_id
 
 
+def test_how_an_id_begins_says_nothing_of_whether_it_is_recorded():
+    reporter = Reporter()
+    reporter.decide_as("http://0123456789abcdef@127.0.0.1:9/42", 0.1)
+    for beginning in ("0" * 16, f"{int(time.time()):x}" + "0" * 8):  # padded 64-bit ids; ids that begin with the time
+        recorded = sum(reporter.samples(beginning + secrets.token_hex(8)) for _ in range(4000))
+        assert 200 < recorded < 600, beginning
+
+
+def test_a_reporter_that_fails_takes_no_answer_away():
+    class UnspeakableError(Exception):
+        @property
+        def message(self) -> str:
+            raise RuntimeError("and again")
+
+    reporter = Reporter()
+    reporter.on = True
+    reporter.report(UnspeakableError(), "kind", secrets.token_hex(16))
+
+
+def test_a_method_that_a_client_invents_names_nothing(recorded: Server, sentry: Sentry):
+    trace_id, headers = traced()
+    httpx.request("EVILX", f"{recorded.url}/problems", headers=headers)
+    assert came(sentry, "transaction", trace_id)[0]["transaction"] == "other /problems"
+
+
 def test_health_checks_and_metrics_are_not_recorded(recorded: Server, sentry: Sentry):
     trace_id, headers = traced()
     for path in ("/healthz", "/readyz", "/metrics", "/nowhere"):
@@ -225,11 +259,11 @@ def test_health_checks_and_metrics_are_not_recorded(recorded: Server, sentry: Se
 
 
 def test_a_share_of_the_traces_is_recorded_by_every_worker_alike(broken: Server, sentry: Sentry):
-    (low, of_low), (high, of_high) = traced("0"), traced("f")
-    for headers in (of_high, of_low) * 5:
+    (some, of_some), (other, of_other) = traced(broken), traced(broken, recorded=False)
+    for headers in (of_other, of_some) * 5:
         httpx.get(f"{broken.url}/problems", headers=headers)
-    assert len(came(sentry, "transaction", low, 5)) == 5
-    assert in_trace(sentry.of("transaction"), high) == []
+    assert len(came(sentry, "transaction", some, 5)) == 5
+    assert in_trace(sentry.of("transaction"), other) == []
 
 
 def test_a_delivery_goes_on_with_the_trace_of_the_order(recorded: Server, sentry: Sentry, client_of: Any, deliver: Any):
