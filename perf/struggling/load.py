@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 PROFILE = json.loads(Path(__file__).with_name("profile.json").read_text())
 TIMEOUT_S = 30
+Answer = tuple[int, dict[str, str], bytes]  # status, headers in lower case, body
 NO_ANSWER = 0  # in place of a status; counted with the 5xx
 
 
@@ -98,8 +99,7 @@ def send(port: int, arrivals: Sequence[Arrival], request_of: Callable[[Arrival],
     return sorted(samples)
 
 
-def ask(port: int, request: Request) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers in lower case, and body."""
+def ask(port: int, request: Request) -> Answer:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
         connection.request(request.method, request.path, request.body or None, request.headers)
@@ -112,7 +112,7 @@ def ask(port: int, request: Request) -> tuple[int, dict[str, str], bytes]:
         connection.close()
 
 
-def at_once(port: int, requests: Sequence[Request], threads: int) -> list[tuple[int, dict[str, str], bytes]]:
+def at_once(port: int, requests: Sequence[Request], threads: int) -> list[Answer]:
     """A closed loop of `threads`, which begin together; the answers in the order of the requests."""
     answers: list[Any] = [None] * len(requests)
     numbers = iter(range(len(requests)))

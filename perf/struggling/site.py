@@ -134,15 +134,14 @@ class Site:
         for migration in migrations:
             self.migrate(migration)
         if ".py" in patch.read_text():  # a cure of the database alone needs no restart
-            self.stop()
             self.serve()
         return patch.stem
 
     def _leave_the_tree(self) -> None:
         """From now on the settings come from the environment; rings, where they were single."""
-        old = self.settings
-        if "API_KEY" in old:
-            self.settings = {**old, "API_KEYS": old.pop("API_KEY"), "WEBHOOK_SECRETS": old.pop("WEBHOOK_SECRET")}
+        for name in ("API_KEY", "WEBHOOK_SECRET"):
+            if name in self.settings:
+                self.settings[f"{name}S"] = self.settings.pop(name)
 
     def migrate(self, file: Path) -> None:
         """Each statement by itself, as CONCURRENTLY needs it."""
@@ -154,7 +153,8 @@ class Site:
             admin.execute("RESET ROLE")
 
     def serve(self, **changed: str) -> None:
-        """Starts gunicorn and waits until it answers. `changed`: settings that differ from now on."""
+        """Starts gunicorn, in place of the one before, and waits until it answers. `changed`: settings that differ."""
+        self.stop()
         self.settings |= changed
         env = {**PASSED_ON, "PYTHONDONTWRITEBYTECODE": "1"}
         if not (self.tree / ".env").exists():
@@ -170,9 +170,28 @@ class Site:
                 raise RuntimeError(f"The service did not start:\n{self.log()[-3000:]}")
             time.sleep(0.1)
 
+    def add_login(self, password: str) -> None:
+        """A second login with the rights of the first, which still works: the settings name the new one from now on."""
+        self._old_url = self.settings["DATABASE_URL"]
+        with self.admin() as admin:
+            admin.execute(sql.SQL("CREATE ROLE shop_2 LOGIN PASSWORD {} IN ROLE shop").format(sql.Literal(password)))
+        self.settings["DATABASE_URL"] = f"postgresql://shop_2:{password}@{self.made['database']}"
+
+    def close_old_login(self) -> None:
+        with self.admin() as admin:
+            admin.execute("ALTER ROLE shop NOLOGIN")
+
+    def old_login_works(self) -> bool:
+        try:
+            psycopg.connect(self._old_url).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
     def stop(self) -> None:
+        """Gracefully, as in production; tests have nobody who waits for an answer."""
         if self._server:
-            stop(self._server, signal.SIGTERM, STOP_S)
+            stop(self._server, signal.SIGTERM if self.durable else signal.SIGQUIT, STOP_S)
 
     def workers(self) -> list[int]:
         assert self._server
@@ -183,11 +202,11 @@ class Site:
         return (self.home / "service.log").read_text(errors="replace")
 
     def read(self, path: str) -> Request:
-        return Request("GET", path, {"X-Api-Key": self._first("API_KEY")})
+        return Request("GET", path, {"X-Api-Key": self.first("API_KEY")})
 
     def request_of(self, arrival: Arrival) -> Request:
         """An arrival as this service takes it."""
-        headers = {"X-Api-Key": self._first("API_KEY"), "Content-Type": "application/json"}
+        headers = {"X-Api-Key": self.first("API_KEY"), "Content-Type": "application/json"}
         match arrival.operation:
             case "create":
                 items = [
@@ -207,10 +226,10 @@ class Site:
     def payment(self, order: int, secret: str = "") -> Request:
         """As the provider sends it: signed, whether or not anybody looks."""
         body = b'{"type": "payment.succeeded", "order_id": %d}' % order
-        headers = signed(secret or self._first("WEBHOOK_SECRET"), body, f"msg_{secrets.token_hex(8)}")
+        headers = signed(secret or self.first("WEBHOOK_SECRET"), body, f"msg_{secrets.token_hex(8)}")
         return Request("POST", "/webhooks/payments", {"Content-Type": "application/json", **headers}, body)
 
-    def _first(self, name: str) -> str:
+    def first(self, name: str) -> str:
         return (self.settings.get(name) or self.settings[f"{name}S"]).split(",")[0]
 
     def git(self, *arguments: str | Path) -> str:
