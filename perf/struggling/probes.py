@@ -17,7 +17,8 @@ import psycopg
 from perf.stack import ROOT
 from perf.struggling.load import NO_ANSWER, Answer, Request, ask, at_once, signed
 from perf.struggling.machine import memory_mb
-from perf.struggling.site import GIT_ENV, Site
+from perf.struggling.site import Site
+from perf.struggling.tree import GIT_ENV
 
 QUERIES = {
     "items of an order": "SELECT * FROM order_items WHERE order_id = %(order)s",
@@ -81,7 +82,7 @@ def stampede(site: Site, held_s: float = 0.0) -> dict[str, Any]:
     )
     took = time.monotonic() - begin
     calls = _calls(site)
-    loads = sum(count for query, count in calls.items() if "LIMIT" in query)
+    loads = sum(count for query, count in calls.items() if 'FROM "orders" AS "t1"' in query)
     return {
         "readers": READERS,
         "loads": loads,
@@ -135,7 +136,7 @@ def _forged(site: Site, number: int, order: int) -> Request:
         case 1:
             return site.payment(order, secret="whsec_" + "A" * 44)
         case 2:
-            old = signed(site.first("WEBHOOK_SECRET"), good.body, "msg_old", int(time.time()) - 3600)
+            old = signed(site.tree.first("WEBHOOK_SECRET"), good.body, "msg_old", int(time.time()) - 3600)
             return good._replace(headers={**plain, **old})
     return good._replace(body=good.body + b" ")
 
@@ -149,8 +150,8 @@ def _audited(admin: psycopg.Connection[Any]) -> int:
 
 def scan(site: Site) -> list[str]:
     """What the project's scanner finds in the site's files and their history, as `path:line: rule (where)`."""
-    command = [sys.executable, SCANNER / "scan.py"]
-    ran = subprocess.run(command, cwd=site.tree, env=GIT_ENV, capture_output=True, text=True, check=False)  # noqa: S603
+    command = [sys.executable, str(SCANNER / "scan.py")]
+    ran = subprocess.run(command, cwd=site.tree.folder, env=GIT_ENV, capture_output=True, text=True, check=False)  # noqa: S603
     if ran.returncode not in (0, 1):
         raise RuntimeError(ran.stderr)
     return [line for line in ran.stdout.splitlines() if re.match(r"\S+:\d+: ", line)]
@@ -166,22 +167,22 @@ def gate(site: Site, old: list[str]) -> dict[str, int]:
     with (scanner / "allowed").open("a") as allowed:
         allowed.writelines(f"{line} # rotated\n" for line in old)
     without = _ended_with(site, scanner)
-    (site.tree / "pay.py").write_text(f'WEBHOOK_SECRET = "whsec_{secrets.token_urlsafe(32)}"\n')
+    (site.tree.folder / "pay.py").write_text(f'WEBHOOK_SECRET = "whsec_{secrets.token_urlsafe(32)}"\n')
     planted = _ended_with(site, scanner)
-    (site.tree / "pay.py").unlink()
+    (site.tree.folder / "pay.py").unlink()
     return {"allowed": len(old), "without": without, "with_a_new_one": planted}
 
 
 def _ended_with(site: Site, scanner: Path) -> int:
     env = {**GIT_ENV, "SCANNER": str(scanner), "PATH": f"{Path(sys.executable).parent}:{GIT_ENV['PATH']}"}
-    command = [site.tree / ".ci" / "secrets"]
-    return subprocess.run(command, cwd=site.tree, env=env, capture_output=True, check=False).returncode  # noqa: S603
+    command = [site.tree.folder / ".ci" / "secrets"]
+    return subprocess.run(command, cwd=site.tree.folder, env=env, capture_output=True, check=False).returncode  # noqa: S603
 
 
 def rotate(site: Site) -> dict[str, Any]:
     """Every secret that was in the tree, in the order that loses no request; asked at each step. In statuses."""
     old = [site.read("/orders/1"), site.payment(1)]
-    keys, webhooks = site.first("API_KEY"), site.first("WEBHOOK_SECRET")
+    keys, webhooks = site.tree.first("API_KEY"), site.tree.first("WEBHOOK_SECRET")
     key, webhook = secrets.token_urlsafe(24), f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     site.add_login(secrets.token_urlsafe(18))
     site.serve(API_KEYS=f"{key},{keys}", WEBHOOK_SECRETS=f"{webhook},{webhooks}")
@@ -216,12 +217,14 @@ def _forget(site: Site) -> None:
 
 
 def _calls(site: Site) -> dict[str, int]:
-    """The service's own statements since they were forgotten, and how often each was called."""
+    """The service's own statements since they were forgotten, and how often each was called.
+
+    Without `SELECT 1`, by which a pool looks after a connection that was idle.
+    """
     with site.admin() as admin:
         rows = admin.execute(
-            "SELECT query, calls FROM pg_stat_statements WHERE userid = 'shop'::regrole"
-            " AND query NOT ILIKE 'SET %%' AND query NOT ILIKE 'BEGIN%%' AND query NOT ILIKE 'COMMIT%%'",
-            [],
+            "SELECT query, calls FROM pg_stat_statements"
+            " WHERE userid = 'shop'::regrole AND query !~* '^(SET|BEGIN|COMMIT|ROLLBACK|SELECT (1|[$]1)$)'"
         ).fetchall()
     return dict(rows)
 

@@ -7,7 +7,8 @@ import pytest
 
 from orders_api.dev import EmbeddedMemcached
 from perf.struggling import load, probes
-from perf.struggling.site import CURES, Site
+from perf.struggling.site import Site
+from perf.struggling.tree import CURES
 
 
 class Symptom(NamedTuple):
