@@ -50,7 +50,7 @@ def main() -> int:
     kept = write_result("diagnosis", document)
     page = charts.draw(document, gates.table(rows, same.figures), RESULTS / "diagnosis")
     print(f"Kept in {kept.relative_to(ROOT)}; charts: {page.relative_to(ROOT)}")
-    return verdict(missing, failed)
+    return gates.verdict(missing, failed)
 
 
 def as_found(site: Site, arrivals: list[Arrival]) -> dict[str, Any]:
@@ -98,15 +98,6 @@ def side(measured: Run) -> dict[str, Any]:
     """The figures, and what is drawn: the database's second by second, each request's time and latency."""
     took = [[sample.at, round(sample.took * 1000, 1)] for sample in measured.samples]
     return {"load": measured.figures, "database": measured.meter.points, "latencies_ms": took}
-
-
-def verdict(missing: list[str], failed: list[str]) -> int:
-    for sentence in missing:
-        print(f"NOT REPRODUCED: {sentence}")
-    for sentence in failed:
-        print(f"FAILED: {sentence}")
-    print("Failed." if failed else "Not reproduced." if missing else "Passed.")
-    return 1 if failed else 2 if missing else 0
 
 
 def say(sentence: str) -> None:

@@ -166,3 +166,13 @@ def table(rows: Sequence[Row], ours: Side) -> str:
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells
     )
+
+
+def verdict(missing: list[str], failed: list[str]) -> int:
+    """Says what is wrong. 0: nothing; 1: a gate failed; 2: a symptom was not there to begin with."""
+    for sentence in missing:
+        print(f"NOT REPRODUCED: {sentence}")
+    for sentence in failed:
+        print(f"FAILED: {sentence}")
+    print("Failed." if failed else "Not reproduced." if missing else "Passed.")
+    return 1 if failed else 2 if missing else 0
