@@ -30,6 +30,7 @@ def main() -> int:
         rate = PROFILE["load"] / database_seconds(site)
         seconds = PROFILE["warm_up_s"] + PROFILE["measured_s"] / 2
         arrivals = schedule(rate, seconds)
+        alone = probes.buffers_by_status_alone(site)
         steps = [step("as found", site, arrivals)]
         for _ in CURES:
             name = site.cure()
@@ -37,7 +38,8 @@ def main() -> int:
             steps.append(step(name, site, arrivals))
     print(table(steps))
     profile = {"hash": digest(arrivals), "rate": round(rate, 2), "seconds": seconds}
-    kept = write_result("ablation", {**told, "command": "make ablate", "profile": profile, "steps": steps})
+    document = {**told, "command": "make ablate", "profile": profile, "steps": steps}
+    kept = write_result("ablation", document | {"buffers_by_status_alone": alone})
     print(f"Kept in {kept.relative_to(ROOT)}")
     return 0
 

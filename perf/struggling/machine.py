@@ -1,7 +1,9 @@
 """A database on a processor core of its own, and what it costs: "database CPU" in percent of that core."""
 
 import os
+import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ FIXED = {
     "max_parallel_workers_per_gather": 0,
     "shared_buffers": "256MB",
 }
+PORTS = range(20_000, 32_000)  # below those that outgoing connections take
 TICKS_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -123,10 +126,23 @@ def leave_on_signals() -> None:
     """SIGTERM unwinds what is open, as Ctrl-C does."""
 
     def leave(signum: int, _frame: Any) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)  # the end must not be interrupted: it leaves nothing behind
         raise SystemExit(128 + signum)
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, leave)
+
+
+def free_port() -> int:
+    while True:
+        port = random.choice(PORTS)  # noqa: S311  (no secret)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def _stat(pid: int) -> list[int]:

@@ -22,9 +22,9 @@ from orders_api import migrator
 from orders_api.dev import EmbeddedMemcached
 from orders_api.dev.local import new_jwt_key
 from perf import seed
-from perf.stack import PASSED_ON, PRODUCTION, Served, free_port, tokens
+from perf.stack import PASSED_ON, PRODUCTION, Served, tokens
 from perf.struggling.load import PROFILE, Arrival, Request, ask, signed
-from perf.struggling.machine import PinnedPostgres, cores, pinned_to
+from perf.struggling.machine import PinnedPostgres, cores, free_port, pinned_to
 
 STATUSES = {"pending": "pending", "cancelled": "cancelled", "refunded": "paid", "": ""}  # ours knows no "refunded"
 SKEW = (

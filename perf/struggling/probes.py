@@ -43,6 +43,17 @@ def plans(site: Site) -> dict[str, dict[str, Any]]:
     return found
 
 
+def buffers_by_status_alone(site: Site) -> int:
+    """What the newest of a status read with the index that comes to mind first; it is gone afterwards."""
+    with site.admin() as admin:
+        admin.execute("CREATE INDEX by_status_alone ON orders (status)")
+    found = plans(site)["newest of a status"]
+    with site.admin() as admin:
+        admin.execute("DROP INDEX by_status_alone")
+    assert found["index"] == "by_status_alone", found
+    return found["buffers"]
+
+
 def _plan(lines: list[str]) -> dict[str, Any]:
     text = "\n".join(lines)
     index = re.search(r"Index Scan using (\w+)", text)

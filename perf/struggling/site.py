@@ -1,10 +1,8 @@
 """The struggling service, built and running: as it was found, then with one cure after the other."""
 
-import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,10 +17,9 @@ from psycopg import sql
 from orders_api.dev import EmbeddedMemcached
 from orders_api.dev.children import spawn, stop
 from perf.struggling.load import NO_ANSWER, Arrival, Request, ask, signed
-from perf.struggling.machine import PinnedPostgres, cores, pinned_to
+from perf.struggling.machine import PinnedPostgres, cores, free_port, pinned_to
 from perf.struggling.tree import PASSED_ON, Tree
 
-PORTS = range(20_000, 32_000)  # below those that outgoing connections take
 START_S, STOP_S = 30, 10
 
 
@@ -111,7 +108,7 @@ class Site:
         self.stop()
         self.tree.settings |= changed
         env = {**PASSED_ON, "PYTHONDONTWRITEBYTECODE": "1", **self.tree.environment()}
-        self.port = _free_port()
+        self.port = free_port()
         command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "-b", f"127.0.0.1:{self.port}"]
         command += ["--workers", str(self._workers)]
         with pinned_to(self.core), (self.home / "service.log").open("ab") as log:
@@ -180,14 +177,3 @@ class Site:
         body = b'{"type": "payment.succeeded", "order_id": %d}' % order
         headers = signed(secret or self.tree.first("WEBHOOK_SECRET"), body, f"msg_{secrets.token_hex(8)}")
         return Request("POST", "/webhooks/payments", {"Content-Type": "application/json", **headers}, body)
-
-
-def _free_port() -> int:
-    while True:
-        port = random.choice(PORTS)  # noqa: S311  (no secret)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
