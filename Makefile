@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pgbouncer check secrets openapi load capacity storm bench growth costs migrate clean memcached chromium pgbouncer container-test
+.PHONY: help run test test-pgbouncer check secrets openapi load capacity storm bench growth costs diagnose ablate migrate clean memcached chromium pgbouncer container-test
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ growth: .venv/.bench memcached ## Measures whether 5 million orders, or a millio
 
 costs: .venv/.run memcached ## Measures what metrics and traces cost, in CPU time a request (4 minutes; ROUNDS, REQUESTS)
 	@.venv/bin/python -m perf.costs
+
+diagnose: .venv/.bench memcached ## Measures the struggling service as found and cured, under the same load, and checks the gates (6 minutes)
+	@.venv/bin/python -m perf.struggling.diagnose
+
+ablate: .venv/.bench memcached ## Measures what each of its cures adds (7 minutes)
+	@.venv/bin/python -m perf.struggling.ablate
 
 openapi: .venv/.run ## Writes docs/openapi.json anew, which has to be what the service says of itself
 	@.venv/bin/orders-api openapi > docs/openapi.json.new && mv docs/openapi.json.new docs/openapi.json

@@ -55,7 +55,16 @@ def _commit() -> str:
     commit = _said("git", "rev-parse", "--short", "HEAD") or "unknown"
     # Results and notes don't change what was measured.
     changed = _said(
-        "git", "status", "--porcelain", "--", "orders_api", "conf", "migrations", "perf/*.py", "perf/*/*.lua"
+        "git",
+        "status",
+        "--porcelain",
+        "--",
+        "orders_api",
+        "conf",
+        "migrations",
+        "perf/*.py",
+        "perf/*/*.lua",
+        "perf/struggling",
     )
     return commit + ("-changed" if changed else "")
 
