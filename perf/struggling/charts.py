@@ -49,8 +49,9 @@ def draw(document: Document, table: str, folder: Path) -> Path:
 def _latency(axes: Any, document: Document) -> None:
     for side, name, colour in SIDES:
         bins: dict[int, list[float]] = {}
-        for at, took in document[side]["latencies_ms"]:
-            bins.setdefault(int(at / BIN_S), []).append(took)
+        for sample in document[side]["latencies_ms"].split():
+            at, _, took = sample.partition(":")
+            bins.setdefault(int(float(at) / BIN_S), []).append(float(took))
         points = sorted((number * BIN_S + BIN_S / 2, percentile(took, 0.95)) for number, took in bins.items())
         axes.plot(*zip(*points, strict=True), color=colour, label=name)
     axes.axhline(300, color=LIMIT, linestyle="--", linewidth=1, label="asked: 300 ms")

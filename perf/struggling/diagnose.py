@@ -95,8 +95,8 @@ def in_the_files(site: Site) -> list[str]:
 
 
 def side(measured: Run) -> dict[str, Any]:
-    """The figures, and what is drawn: the database's second by second, each request's time and latency."""
-    took = [[sample.at, round(sample.took * 1000, 1)] for sample in measured.samples]
+    """The figures, and what is drawn: the database's second by second, and each request as `seconds:milliseconds`."""
+    took = " ".join(f"{sample.at:g}:{sample.took * 1000:.1f}" for sample in measured.samples)
     return {"load": measured.figures, "database": measured.meter.points, "latencies_ms": took}
 
 
