@@ -343,7 +343,7 @@ def test_a_sentry_that_is_no_help_holds_no_request_up(serve: Serve, sentry: Sent
     alice = client_of(server)
     path = alice.place().headers["Location"]
     slowest = 0.0
-    for _ in range(QUEUED + 150):  # the queue is full long before
+    for _ in range(QUEUED + 50):  # the queue is full before
         began = time.monotonic()
         assert alice.get(path).status_code == 200
         slowest = max(slowest, time.monotonic() - began)
@@ -353,7 +353,7 @@ def test_a_sentry_that_is_no_help_holds_no_request_up(serve: Serve, sentry: Sent
     assert time.monotonic() - began < 15
 
 
-# 3,000 traces of 50 spans, for a Sentry that takes the first and never answers.
+# 1,500 traces of 50 spans, for a Sentry that takes the first and never answers.
 CROWDED = """
 from gevent import monkey; monkey.patch_all()
 import os, resource, secrets, sys
@@ -373,7 +373,7 @@ def record(count):
 reporter.open(SimpleNamespace(sentry_dsn=sys.argv[1], sentry_traces_rate=1.0, release=None, environment="x"))
 record(300)
 before = resident_mb()
-record(2700)
+record(1200)
 print(resident_mb() - before, flush=True)
 os._exit(0)
 """
@@ -383,4 +383,4 @@ def test_what_waits_for_a_sentry_that_never_answers_is_bounded():
     for port in hanging_port():
         command = [sys.executable, "-c", CROWDED, f"http://0123456789abcdef@127.0.0.1:{port}/42"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
-        assert float(done.stdout) < 20, "megabytes more than after the first 300"
+        assert float(done.stdout) < 12, "megabytes more than after the first 300"
