@@ -24,8 +24,8 @@ def routes(settings: Settings, tokens: AccessTokens, limiter: Limiter) -> dict[s
     """Every route by its template."""
     passwords, cursors = Passwords(settings.bcrypt_rounds), Cursors(settings.cursor_keys)
     failures = Failures(limiter, memcached, "webhooks")
-    description = OpenApi()
-    table: dict[str, Resource] = {
+    table: dict[str, Resource] = {}
+    table |= {
         "/auth/register": Register(passwords),
         "/auth/login": Login(passwords, tokens),
         "/auth/refresh": Refresh(tokens),
@@ -48,12 +48,11 @@ def routes(settings: Settings, tokens: AccessTokens, limiter: Limiter) -> dict[s
         #
         "/problems": Problems(),
         "/problems/{code}": ProblemByCode(),
-        "/openapi.json": description,
+        "/openapi.json": OpenApi(table),
         "/docs": Docs(),
         "/docs/{asset}": DocsAsset(),
         "/healthz": Health(),
         "/readyz": Readiness(memcached, migrator.all_ids),
         "/metrics": MetricsByToken(settings.metrics_token, settings.release, outbox),
     }
-    description.describe(table)
     return table

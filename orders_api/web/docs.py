@@ -1,5 +1,6 @@
 """`/docs`: the API to read and to try, from files of ours and of swagger-ui-dist alone: it asks nobody else."""
 
+import functools
 import gzip
 import hashlib
 import re
@@ -35,11 +36,21 @@ class Page:
     """A file of the package, as it is sent."""
 
     def __init__(self, name: str, media_type: str) -> None:
-        file = PAGES / name
-        body = (file if file.is_file() else PAGES / "swagger-ui" / name).read_bytes()
-        self.media_type = media_type
-        self.tag = hashlib.sha256(body).hexdigest()[:16]
-        self.body, self.zipped = body, gzip.compress(body, 6, mtime=0)
+        self.name, self.media_type = name, media_type
+
+    # Each when somebody first asks for it: most workers never show the page.
+    @functools.cached_property
+    def body(self) -> bytes:
+        file = PAGES / self.name
+        return (file if file.is_file() else PAGES / "swagger-ui" / self.name).read_bytes()
+
+    @functools.cached_property
+    def zipped(self) -> bytes:
+        return gzip.compress(self.body, 6, mtime=0)
+
+    @functools.cached_property
+    def tag(self) -> str:
+        return hashlib.sha256(self.body).hexdigest()[:16]
 
     def answer(self, req: falcon.Request, resp: falcon.Response) -> None:
         zips = _takes_gzip(req.get_header("Accept-Encoding") or "")

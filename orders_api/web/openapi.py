@@ -1,5 +1,6 @@
 """The API described for machines (OpenAPI 3.1): from the routes, what responders say of themselves, and the schemas."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -110,12 +111,14 @@ class OpenApi(Resource):
     authenticated = False
     limits: ClassVar[tuple[str, ...]] = ("ip",)
 
-    def __init__(self) -> None:
-        self.body = b""
+    def __init__(self, routes: Mapping[str, Resource]) -> None:
+        """`routes`: may still grow; this one is among them."""
+        self.routes = routes
 
-    def describe(self, routes: Mapping[str, Resource]) -> None:
-        """Call once, when all routes are known: this one is among them."""
-        self.body = orjson.dumps(document(routes))
+    @functools.cached_property
+    def body(self) -> bytes:
+        """Made when somebody first asks for it: most workers never tell."""
+        return orjson.dumps(document(self.routes))
 
     @operation(
         "openapi",
