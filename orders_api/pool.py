@@ -81,6 +81,8 @@ def _begin_session(connection: psycopg.Connection) -> None:
     if pooler.between(connection):
         if pooler.unbounded(connection):
             log.warning("statements have no timeout: a pooler lost it, so the login needs it (conf/login.sql)")
+        if pooler.owns_the_past(connection):
+            log.warning("the login can rewrite events and audit: behind a pooler use one that can't (conf/login.sql)")
         return
     with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
         connection.execute(

@@ -59,6 +59,16 @@ def test_a_login_without_timeouts_is_reported(serve, url):
     wait_until(lambda: "statements have no timeout" in server.log())
 
 
+def test_a_login_that_could_rewrite_the_past_is_reported(serve, url):
+    server = serve(database_url=url, WEB_CONCURRENCY="1")
+    assert "can rewrite events and audit" not in server.log()
+    with psycopg.connect(url, autocommit=True) as owner:
+        owner.execute(f"ALTER TABLE order_events OWNER TO {pooler.LOGIN}")
+    owning = serve(database_url=url, WEB_CONCURRENCY="1")
+
+    wait_until(lambda: "can rewrite events and audit" in owning.log())
+
+
 def test_migrate_goes_past_the_pooler_or_not_at_all(url):
     refused = run("migrate", DATABASE_URL=pooler.through(url))
 
