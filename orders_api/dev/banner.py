@@ -4,6 +4,7 @@ EMAIL = "demo@example.com"
 
 ADDRESS = """
 The orders service is up: {url}
+Read it and try it:      {url}/docs
 Its errors, explained:   {url}/problems
 Ctrl-C stops it; the data stays.
 """
