@@ -34,6 +34,7 @@ class Visit:
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
+        assert "CI" not in os.environ, "there is no Chromium on the PATH, and nobody would notice"
         pytest.skip("there is no Chromium on the PATH")
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
