@@ -11,6 +11,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -121,18 +122,27 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[EmbeddedPostgres]:
+@contextmanager
+def a_postgres(make: Callable[[Path], EmbeddedPostgres] | None = None) -> Iterator[EmbeddedPostgres]:
+    """One that is not started yet, in a folder of its own; both are gone after the block. `make`: of another kind."""
     home = Path(tempfile.mkdtemp(prefix="orders-test-", dir="/tmp"))
     home.chmod(0o711)  # as root, PostgreSQL is `nobody` and has to walk through
-    server = EmbeddedPostgres(home / "data", home / "s", durable=False)
+    server = make(home) if make else EmbeddedPostgres(home / "data", home / "s", durable=False)
     try:
-        server.start()
         yield server
     finally:
-        pooler.stop_all()
         server.stop()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    with a_postgres() as server:
+        server.start()
+        try:
+            yield server
+        finally:
+            pooler.stop_all()
 
 
 @pytest.fixture(scope="session")

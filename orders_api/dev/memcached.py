@@ -30,7 +30,7 @@ class EmbeddedMemcached:
     def start(self) -> str:
         """Starts it and returns `host:port`. Another may take the port before it does, so it tries a few."""
         for _ in range(TRIES):
-            port = _free_port()
+            port = free_port()
             command = ["memcached", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", str(self.megabytes)]
             # As `nobody` from the start, not by -u: a later change of user would clear the death signal.
             self.process = spawn(command, death_signal=signal.SIGTERM, user=unprivileged(), env=dict(os.environ))
@@ -55,7 +55,7 @@ class EmbeddedMemcached:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     while True:
         port = random.choice(PORTS)  # noqa: S311  (no secret)
         with socket.socket() as probe:

@@ -1,15 +1,13 @@
 """A database on a processor core of its own, and what it costs: "database CPU" in percent of that core."""
 
 import os
-import random
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from orders_api.dev import EmbeddedPostgres
 
@@ -22,7 +20,6 @@ FIXED = {
     "max_parallel_workers_per_gather": 0,
     "shared_buffers": "256MB",
 }
-PORTS = range(20_000, 32_000)  # below those that outgoing connections take
 TICKS_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -134,15 +131,24 @@ def leave_on_signals() -> None:
         signal.signal(signum, leave)
 
 
-def free_port() -> int:
-    while True:
-        port = random.choice(PORTS)  # noqa: S311  (no secret)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+class Held:
+    """What is started in `_start`, and ends with the block, also when the start fails halfway."""
+
+    def __enter__(self) -> Self:
+        self._exits = ExitStack()
+        try:
+            self._start()
+        except BaseException:
+            self._exits.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    def _start(self) -> None:
+        """Each thing that it starts goes to `self._exits`."""
+        raise NotImplementedError
 
 
 def _stat(pid: int) -> list[int]:

@@ -11,9 +11,7 @@ import secrets
 import shutil
 import tempfile
 import uuid
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 from urllib.parse import urlencode
 
 import psycopg
@@ -21,10 +19,11 @@ import psycopg
 from orders_api import migrator
 from orders_api.dev import EmbeddedMemcached
 from orders_api.dev.local import new_jwt_key
+from orders_api.dev.memcached import free_port
 from perf import seed
 from perf.stack import PASSED_ON, PRODUCTION, Served, tokens
 from perf.struggling.load import PROFILE, Arrival, Request, ask, signed
-from perf.struggling.machine import PinnedPostgres, cores, free_port, pinned_to
+from perf.struggling.machine import Held, PinnedPostgres, cores, pinned_to
 
 STATUSES = {"pending": "pending", "cancelled": "cancelled", "refunded": "paid", "": ""}  # ours knows no "refunded"
 SKEW = (
@@ -35,20 +34,8 @@ SKEW = (
 OWNER = 1
 
 
-class Ours:
+class Ours(Held):
     """orders-api with 2 workers beside the generator, its PostgreSQL on the other core; it ends with the block."""
-
-    def __enter__(self) -> Self:
-        self._exits = ExitStack()
-        try:
-            self._start()
-        except BaseException:
-            self._exits.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._exits.close()
 
     def _start(self) -> None:
         home = Path(tempfile.mkdtemp(prefix="orders-same-", dir="/tmp"))

@@ -7,23 +7,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from orders_api.dev import EmbeddedMemcached
 from orders_api.dev.children import spawn, stop
+from orders_api.dev.memcached import free_port
 from perf.struggling.load import NO_ANSWER, Arrival, Request, ask, signed
-from perf.struggling.machine import PinnedPostgres, cores, free_port, pinned_to
+from perf.struggling.machine import Held, PinnedPostgres, cores, pinned_to
 from perf.struggling.tree import PASSED_ON, Tree
 
 START_S, STOP_S = 30, 10
 
 
-class Site:
+class Site(Held):
     """The service in a repository of its own, its database and memcached. All of it ends with the block.
 
     `cure()` applies the next patch with its migration, and starts the service again.
@@ -35,18 +35,6 @@ class Site:
         self.durable = durable
         self.port = 0
         self._server: subprocess.Popen[bytes] | None = None
-        self._exits = ExitStack()
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._exits.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._exits.close()
 
     def _start(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="struggling-", dir="/tmp"))

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from orders_api.dev import EmbeddedPostgres
 from orders_api.dev.children import primary_group, unprivileged
 from tests import pooler
 from tests.client import Client, assert_problem
-from tests.conftest import free_port
+from tests.conftest import a_postgres, free_port
 from tests.test_commands import run
 
 SYSTEM = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -55,15 +54,9 @@ def certificate(path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def tls_postgres() -> Iterator[TlsPostgres]:
-    home = Path(tempfile.mkdtemp(prefix="orders-tls-", dir="/tmp"))
-    home.chmod(0o711)
-    postgres = TlsPostgres(home)
-    try:
+    with a_postgres(TlsPostgres) as postgres:
         postgres.start()
         yield postgres
-    finally:
-        postgres.stop()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def test_release_and_service_reach_a_database_that_they_verify(tls_postgres, serve):

@@ -4,11 +4,8 @@ The steps are those of docs/deployment.md. While two generations run side by sid
 """
 
 import secrets
-import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import psycopg
@@ -19,7 +16,7 @@ from orders_api.dev import EmbeddedPostgres
 from orders_api.dev.local import new_jwt_key
 from tests import pooler
 from tests.client import Client
-from tests.conftest import ROOT, Server
+from tests.conftest import ROOT, Server, a_postgres
 from tests.deployment.traffic import Router, Traffic
 from tests.payments.conftest import whsec
 from tests.payments.provider import Provider
@@ -186,10 +183,7 @@ def test_the_sentry_dsn(deploy, people, traffic):
 @pytest.fixture
 def guarded() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL that asks for passwords, with two logins for the service."""
-    home = Path(tempfile.mkdtemp(prefix="orders-scram-", dir="/tmp"))
-    home.chmod(0o711)
-    postgres = EmbeddedPostgres(home / "data", home / "s", durable=False)
-    try:
+    with a_postgres() as postgres:
         migrator.migrate(postgres.start())
         (postgres.data_dir / "pg_hba.conf").write_text(SCRAM)
         with psycopg.connect(postgres.url(), autocommit=True) as owner:
@@ -197,9 +191,6 @@ def guarded() -> Iterator[EmbeddedPostgres]:
             for login in ("orders_blue", "orders_green"):
                 owner.execute(LOGIN_SQL.replace("orders_service", login))
         yield postgres
-    finally:
-        postgres.stop()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.mark.skipif(pooler.ON, reason="PgBouncer knows the logins' passwords itself")

@@ -1,10 +1,8 @@
 """The database pool: bounded, never leaking, and honest about a database that is gone, full or read-only."""
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +21,7 @@ from orders_api.pool import ANSWER_S, conninfo_with_defaults
 from orders_api.settings import Settings
 from tests import pooler
 from tests.client import Client, assert_problem, plain_http
+from tests.conftest import a_postgres
 from tests.web.raw import at_once, blocked_by, get, patch, read, sent, wait_until
 
 # Longer than any wait here, so that a test decides when a lock ends; the service's own is 1 s.
@@ -199,16 +198,10 @@ def test_terminated_backends_fail_no_request(server: Any, alice: Client, sql: ps
 @pytest.fixture
 def own_postgres() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL that the test may stop."""
-    home = Path(tempfile.mkdtemp(prefix="orders-pool-", dir="/tmp"))
-    home.chmod(0o711)
-    postgres = EmbeddedPostgres(home / "data", home / "s", durable=False)
-    try:
+    with a_postgres() as postgres:
         migrator.migrate(postgres.start())
         pooler.make_login(postgres.url())
         yield postgres
-    finally:
-        postgres.stop()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def test_a_stopped_database_is_said_quickly_and_a_started_one_found(
