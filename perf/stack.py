@@ -92,13 +92,14 @@ class Stack:
         self.home = Path(tempfile.mkdtemp(prefix="orders-perf-", dir="/tmp"))
         self._exits.callback(shutil.rmtree, self.home, ignore_errors=True)
         self.home.chmod(0o711)  # as root, PostgreSQL is `nobody` and has to walk through
-        postgres = EmbeddedPostgres(self.home / "data", self.home / "s", durable=True)
-        self._exits.callback(postgres.stop)
-        self.database_url = postgres.start()
+        self.postgres = EmbeddedPostgres(self.home / "data", self.home / "s", durable=True)
+        self._exits.callback(self.postgres.stop)
+        self.database_url = self.postgres.start()
         migrator.migrate(self.database_url)
-        memcached = EmbeddedMemcached()
-        self._exits.callback(memcached.stop)
-        own = {"DATABASE_URL": self.database_url, "MEMCACHED_SERVERS": memcached.start(), "JWT_KEYS": new_jwt_key()}
+        self.memcached = EmbeddedMemcached()
+        self._exits.callback(self.memcached.stop)
+        cache = self.memcached.start()
+        own = {"DATABASE_URL": self.database_url, "MEMCACHED_SERVERS": cache, "JWT_KEYS": new_jwt_key()}
         self.env = {**{name: os.environ[name] for name in PASSED_ON if name in os.environ}, **PRODUCTION, **own}
 
 

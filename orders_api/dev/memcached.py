@@ -27,15 +27,15 @@ class EmbeddedMemcached:
     def available(path: str | None = None) -> bool:
         return shutil.which("memcached", path=path) is not None
 
-    def start(self) -> str:
-        """Starts it and returns `host:port`. Another may take the port before it does, so it tries a few."""
+    def start(self, port: int | None = None) -> str:
+        """Starts it and returns `host:port`. Another may take the port before it does, so it tries a few, or again."""
         for _ in range(TRIES):
-            port = free_port()
-            command = ["memcached", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", str(self.megabytes)]
+            chosen = port or free_port()
+            command = ["memcached", "-l", "127.0.0.1", "-p", str(chosen), "-U", "0", "-m", str(self.megabytes)]
             # As `nobody` from the start, not by -u: a later change of user would clear the death signal.
             self.process = spawn(command, death_signal=signal.SIGTERM, user=unprivileged(), env=dict(os.environ))
-            if self._answers(port):
-                return f"127.0.0.1:{port}"
+            if self._answers(chosen):
+                return f"127.0.0.1:{chosen}"
             self.stop()
         raise DevError("memcached does not start: set MEMCACHED_SERVERS to a running one, or install it again.")
 

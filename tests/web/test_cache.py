@@ -24,7 +24,6 @@ from orders_api import cache as cache_module
 from orders_api import memcached as memcached_module
 from orders_api.cache import Cache, Fence, Kind, Scope
 from orders_api.dev import EmbeddedMemcached
-from orders_api.dev.children import spawn, unprivileged
 from orders_api.memcached import Memcached, hashed
 from orders_api.orders.models import ORDERS
 from tests.client import Client
@@ -211,10 +210,7 @@ class Deployment:
 
     def start_again(self) -> None:
         """On the same port, empty."""
-        line = ["memcached", "-l", "127.0.0.1", "-p", self.address.split(":")[1], "-U", "0", "-m", "64"]
-        environment = dict(os.environ)
-        self.memcached.process = spawn(line, death_signal=signal.SIGTERM, user=unprivileged(), env=environment)
-        wait_until(lambda: self.memcached._answers(int(self.address.split(":")[1])))
+        self.memcached.start(int(self.address.split(":")[1]))
 
     def mend(self) -> None:
         if self.memcached.process.poll() is None:
