@@ -52,7 +52,7 @@ def routes(settings: Settings, tokens: AccessTokens, limiter: Limiter) -> dict[s
         "/docs": Docs(),
         "/docs/{asset}": DocsAsset(),
         "/healthz": Health(),
-        "/readyz": Readiness(memcached, migrator.all_ids),
+        "/readyz": Readiness(memcached, migrator.all_ids, must_be_durable=settings.production),
         "/metrics": MetricsByToken(settings.metrics_token, settings.release, outbox),
     }
     return table

@@ -12,6 +12,15 @@ from orders_api.memcached import Memcached
 from orders_api.web.operations import Answer, Shape, operation
 from orders_api.web.resources import Resource
 
+_STATE = """
+    SELECT current_setting('transaction_read_only') = 'on', to_regclass('_yoyo_migration') IS NOT NULL,
+        array_remove(ARRAY[
+            CASE WHEN current_setting('fsync') = 'off' THEN 'fsync' END,
+            CASE WHEN current_setting('full_page_writes') = 'off' THEN 'full_page_writes' END,
+            CASE WHEN current_setting('synchronous_commit') = 'off' THEN 'synchronous_commit' END
+        ], NULL)
+"""
+
 
 class HealthShape(Shape):
     status = fields.String(required=True, validate=validate.OneOf(["ok"]))
@@ -42,32 +51,40 @@ class Health(Resource):
 
 
 class Readiness(Resource):
-    """`/readyz`: the database is writable and migrated. Without memcached it is `degraded`, and still ready."""
+    """`/readyz`: the database is writable and migrated. Without memcached it is `degraded`, and still ready.
+
+    `must_be_durable`: neither is it ready on a database that can forget what it has committed.
+    """
 
     authenticated = False
     limits = ()
     priority = Priority.HEALTH
 
-    def __init__(self, memcached: Memcached, migrations: Callable[[], list[str]]) -> None:
+    def __init__(self, memcached: Memcached, migrations: Callable[[], list[str]], must_be_durable: bool) -> None:
         self.memcached = memcached
         self.migrations = migrations
+        self.must_be_durable = must_be_durable
 
     @operation(
         "readiness",
         "Can it do its work?",
-        "Whether the database takes writes and is migrated. Without memcached it is `degraded`, and still ready.",
+        "Whether the database takes writes, keeps them through a crash, and is migrated. Without memcached it is"
+        " `degraded`, and still ready.",
         Answer(200, "It can.", ReadinessShape),
         problems=("database_unavailable", "overloaded", "internal_error"),
     )
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        read_only, tables = db.execute_sql(
-            "SELECT current_setting('transaction_read_only') = 'on', to_regclass('_yoyo_migration') IS NOT NULL"
-        ).fetchone()
+        read_only, tables, off = db.execute_sql(_STATE).fetchone()
         if read_only:
             # These sessions may stay read-only when the database no longer is, and without traffic
             # nobody else would find out.
             db.drop_idle()
             raise Problem("database_unavailable", "The database takes no writes.", after_s=1)
+        if off and self.must_be_durable:
+            detail = (
+                f"A crash of the database could take back what was acknowledged: it runs with {' and '.join(off)} off."
+            )
+            raise Problem("database_unavailable", detail, after_s=1)
         rows = db.execute_sql("SELECT migration_id FROM _yoyo_migration").fetchall() if tables else []
         missing = set(self.migrations()) - {row[0] for row in rows}
         if missing:

@@ -7,8 +7,13 @@ from typing import Any
 import httpx
 import psycopg
 
-from orders_api.dev import EmbeddedMemcached
+from orders_api import migrator
+from orders_api.dev import EmbeddedMemcached, EmbeddedPostgres
 from tests.client import Client, assert_problem
+from tests.conftest import a_postgres
+from tests.web.raw import wait_until
+
+PRODUCTION = {"ENVIRONMENT": "production", "WEB_CONCURRENCY": "1", "BCRYPT_ROUNDS": "10"}
 
 
 def test_a_process_that_lives_is_healthy(server: Any):
@@ -52,6 +57,24 @@ def test_an_empty_database_is_not_ready(serve: Callable[..., Any], databases: An
     problem = assert_problem(httpx.get(f"{server.url}/readyz"), 503, "database_unavailable")
     assert "orders-api migrate" in problem["detail"]
     assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_production_is_not_ready_on_a_database_that_can_forget(serve: Callable[..., Any]):
+    server = serve(**PRODUCTION)  # the tests' own PostgreSQL is fast, and forgetful
+    problem = assert_problem(httpx.get(f"{server.url}/readyz"), 503, "database_unavailable")
+    assert "fsync and full_page_writes and synchronous_commit off" in problem["detail"]
+
+
+def test_production_is_ready_on_one_that_can_not(serve: Callable[..., Any]):
+    with a_postgres(lambda home: EmbeddedPostgres(home / "data", home / "s", durable=True)) as postgres:
+        url = postgres.start()
+        migrator.migrate(url)
+        server = serve(database_url=url, **PRODUCTION)
+        assert httpx.get(f"{server.url}/readyz").json()["status"] == "ok"
+        with psycopg.connect(url, autocommit=True) as sql:
+            sql.execute("ALTER SYSTEM SET synchronous_commit = off")
+            sql.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503)
 
 
 def test_a_migration_that_is_missing_is_noticed_and_a_later_one_does_no_harm(serve: Callable[..., Any], databases: Any):
