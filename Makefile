@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pgbouncer check secrets openapi load capacity storm bench growth costs diagnose ablate migrate clean memcached chromium pgbouncer container-test
+.PHONY: help run test test-pgbouncer prove prove-long planted check secrets openapi load capacity storm bench growth costs diagnose ablate migrate clean memcached chromium pgbouncer container-test
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,15 @@ test: .venv/.dev memcached chromium ## Runs the tests, on a real PostgreSQL and 
 
 test-pgbouncer: .venv/.dev memcached pgbouncer ## Runs the tests with PgBouncer in transaction mode before the service (5 minutes)
 	@TEST_PGBOUNCER=1 .venv/bin/pytest -n 3 --dist worksteal -rs
+
+prove: .venv/.dev .venv/.bench memcached ## Breaks the service in every way for 40 s, and checks that nothing was lost or doubled (SEED)
+	@.venv/bin/python -m tests.proofs
+
+prove-long: .venv/.dev .venv/.bench memcached ## The same for 5 minutes, with three seeds
+	@.venv/bin/python -m tests.proofs long
+
+planted: .venv/.dev memcached ## Plants nine defects in the service: the checker of make prove must see each
+	@.venv/bin/pytest -m planted -n 2 tests/proofs
 
 check: .venv/.dev .venv/.spectral ## Checks style, types, the layers, the migrations, the description, the workflow, the alerts and the packages
 	@echo "ruff check" && .venv/bin/ruff check --quiet .

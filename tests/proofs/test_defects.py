@@ -1,0 +1,131 @@
+"""The checker can fail: what others have shipped is seen for what it is, and a sound service passes the same."""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from tests.proofs.books import read_books
+from tests.proofs.checker import Run, Violation, check
+from tests.proofs.customer import Customer, Errand, Hours
+from tests.proofs.history import Recorder, attempts_in
+from tests.proofs.plan import Size
+from tests.proofs.site import Site
+from tests.proofs.trial import trial
+
+pytestmark = pytest.mark.planted
+PATIENT = Errand(seed=1, port=0, secret=b"", pace_s=0, gone=0, rushes=0, doubled=0, drain_s=20)
+
+
+@dataclass(frozen=True)
+class Case:
+    """`sql`: what has to be taken from the database first. `rule`: the number of the rule that must see it."""
+
+    defect: str
+    rule: int
+    faults: Mapping[str, int] = field(default_factory=dict)
+    sql: str = ""
+
+
+CASES = [
+    Case("answer before COMMIT", 1, {"worker killed": 2}),
+    Case(
+        "key in a transaction of its own",
+        1,
+        {"worker killed": 2},
+        "ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_user_id_order_id_fkey",
+    ),
+    Case("key only in memcached", 2, {"memcached flushed": 2}),
+    Case("no unique constraint", 2, {}, "ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey"),
+    Case("cursor without tie-breaker", 7),
+    Case("cache key without the user", 9),
+    Case("webhook answered before COMMIT", 6, {"worker killed": 2}),
+]
+LAZY_COMMIT = """
+    ALTER SYSTEM SET synchronous_commit = off;
+    ALTER SYSTEM SET wal_writer_delay = '10s';
+    SELECT pg_reload_conf()
+"""
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.defect)
+def test_a_planted_defect_is_seen(case: Case):
+    assert case.rule in numbers(crowded(case.defect, case.faults, case.sql))
+
+
+def test_commits_that_a_crash_takes_back_are_seen():
+    assert 1 in numbers(crowded(None, {"PostgreSQL crashed": 2}, LAZY_COMMIT))
+
+
+def test_a_lock_released_by_a_stranger_is_seen():
+    assert numbers(behind_a_slow_reader("lock released by a stranger")) == {12}
+
+
+def test_slow_readers_alone_are_no_defect():
+    assert behind_a_slow_reader("slow loads") == []
+
+
+def test_a_sound_service_passes_the_same():
+    assert crowded("coarse clock", {"worker killed": 2, "memcached flushed": 2, "PostgreSQL crashed": 2}) == []
+
+
+def crowded(defect: str | None, faults: Mapping[str, int], sql: str = "") -> list[Violation]:
+    """A small run, with a few users, so that each has many orders and much at once."""
+    size = Size(
+        name="defect",
+        faults=faults,
+        least={},
+        calm_s=(0.6, 0.8),
+        clients=9,
+        users=3,
+        pace_s=0.01,
+        rushes=0.3,
+        warm_up_s=1.2,
+        drain_s=5,
+    )
+    with site_of(defect) as site:
+        if sql:
+            with site.sql() as connection:
+                for statement in sql.split(";"):
+                    connection.execute(statement)
+        return trial(site, size, seed=1).violations
+
+
+def behind_a_slow_reader(defect: str) -> list[Violation]:
+    """Three readers of one order: the first outlives its lease, and an edit, and ends while the second loads.
+
+    The third comes right after: it should wait for the second.
+    """
+    with site_of(defect, WEB_CONCURRENCY="1") as site:
+        errand = replace(PATIENT, port=site.served.port)
+        (user,) = site.users(1)
+        history = Path(site.stack.home / "history.jsonl")
+        recorder = Recorder(history)
+        readers = [Customer(f"reader-{number}", user, [], errand, Hours(5), recorder) for number in range(3)]
+        editor = Customer("editor", user, [], errand, Hours(5), recorder)
+        order = editor.place()
+        began = time.monotonic()
+        threads = []
+        for reader, at in zip(readers, (0, 2.1, 2.6), strict=True):
+            time.sleep(max(0, began + at - time.monotonic()))
+            threads.append(threading.Thread(target=reader.read, args=(order["id"],)))
+            threads[-1].start()
+            if reader is readers[0]:
+                time.sleep(0.5)
+                editor.edit(order["id"])
+        for thread in threads:
+            thread.join()
+        for customer in (editor, *readers):
+            customer.line.hang_up()
+        return check(Run(attempts_in([history]), [], read_books(site.stack.database_url)))
+
+
+def site_of(defect: str | None, **settings: str) -> Site:
+    return Site("tests.proofs.defective:application", DEFECT=defect, **settings) if defect else Site(**settings)
+
+
+def numbers(violations: list[Violation]) -> set[int]:
+    return {int(violation.rule.split()[0]) for violation in violations}
