@@ -66,6 +66,7 @@ def _commit() -> str:
         "perf/*.py",
         "perf/*/*.lua",
         "perf/struggling",
+        "tests/proofs",
     )
     return commit + ("-changed" if changed else "")
 

@@ -80,7 +80,10 @@ LONG = Size(
         "pool exhausted": 2,
         "database read-only": 2,
     },
+    clients=30,
+    pace_s=0.03,
     gone=0.1,
+    doubled=0.6,
     least={"acknowledged": 25_000, "unknown": 1_500, "faults": 150, "rushes": 300, "doubled": 2_000},
 )
 
