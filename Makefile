@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pgbouncer prove prove-long planted check secrets openapi load capacity storm bench growth costs diagnose ablate migrate clean memcached chromium pgbouncer container-test
+.PHONY: help run test test-pgbouncer prove prove-long planted security check secrets openapi load capacity storm bench growth costs diagnose ablate migrate clean memcached chromium pgbouncer container-test
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ prove: .venv/.dev .venv/.bench memcached ## Breaks the service in every way for 
 
 prove-long: .venv/.dev .venv/.bench memcached ## The same for 5 minutes, with three seeds
 	@.venv/bin/python -m tests.proofs long
+
+security: .venv/.dev memcached ## Lists the catalogue of attacks with what became of each (a minute)
+	@.venv/bin/python -m tests.security
 
 planted: .venv/.dev memcached ## Plants nine defects in the service: the checker of make prove must see each
 	@.venv/bin/pytest -m planted -n 2 tests/proofs

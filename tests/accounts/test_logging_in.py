@@ -1,6 +1,7 @@
 """POST /auth/login and GET /auth/me."""
 
 import re
+import statistics
 
 import bcrypt
 import pytest
@@ -34,6 +35,26 @@ def test_proof_3_unknown_email_and_wrong_password_are_alike_in_body_and_statemen
     assert without_trace(known_document) == without_trace(unknown_document)
     counts = [re.search(r"(\d+) statements", answer.headers["Server-Timing"])[1] for answer in (wrong, unknown)]
     assert counts == ["3", "3"]
+
+
+def test_proof_3_unknown_email_and_wrong_password_take_the_same_time(serve, client_of):
+    """Medians within a tenth, in one of five rounds: others use this machine too."""
+    server = serve(BCRYPT_ROUNDS="8")
+    accounts = [client_of(server) for _ in range(5)]
+
+    def seconds(email):
+        return log_in(accounts[0], WRONG, email=email).elapsed.total_seconds()
+
+    ratios = []
+    for _ in range(5):
+        pairs = [(seconds(account.email), seconds(new_email())) for account in accounts for _ in range(3)]
+        wrong, unknown = (statistics.median(times) for times in zip(*pairs, strict=True))
+        ratios.append(max(wrong, unknown) / min(wrong, unknown))
+        if ratios[-1] < 1.1:
+            return
+        for account in accounts:
+            account.login()  # its failures count no longer
+    pytest.fail(f"one takes {ratios} times as long as the other")
 
 
 @pytest.mark.parametrize("email", [str.upper, lambda e: f"  {e} ", lambda e: e.replace("u", "\uff55", 1)])

@@ -91,7 +91,7 @@ def test_a_refresh_token_under_another_users_name_is_refused(alice, bob):
     assert_problem(refresh(alice, f"{theirs}.{mine}"), 401, "refresh_token_invalid")
 
 
-def test_logout_ends_access_and_refresh_tokens(alice):
+def test_proof_2_logout_ends_access_and_refresh_tokens(alice):
     answer = alice.post("/auth/logout")
 
     assert (answer.status_code, answer.content) == (204, b"")

@@ -190,7 +190,7 @@ def test_an_uncommitted_key_is_not_replayed_if_its_order_fails(alice, sql, serve
     assert "Idempotent-Replayed" not in again.headers
 
 
-def test_another_users_key_is_independent(alice, bob, sql):
+def test_proof_9_another_users_key_is_independent(alice, bob, sql):
     mine, theirs = alice.place(key="k-1"), bob.place(OTHER, key="k-1")
 
     assert (theirs.status_code, theirs.json()["currency"]) == (201, "USD")
@@ -198,7 +198,7 @@ def test_another_users_key_is_independent(alice, bob, sql):
     assert (orders_of(sql, alice), orders_of(sql, bob)) == (1, 1)
 
 
-def test_another_users_held_key_is_independent(alice, bob, server):
+def test_proof_9_another_users_held_key_is_independent(alice, bob, server):
     with second_connection(server.database_url) as holder:
         hold_key(holder, alice, "k-1")
 

@@ -124,7 +124,7 @@ def test_a_paid_order_can_be_edited_no_more(alice, provider, order):
     assert alice.patch(path, json={"metadata": {"note": "sent"}}).json()["version"] == 3
 
 
-def test_a_repeated_id_has_one_effect_and_204_each_time(alice, provider, order, sql):
+def test_proof_12_a_repeated_id_has_one_effect_and_204_each_time(alice, provider, order, sql):
     webhook_id = f"msg_{uuid.uuid4()}"
     answers = [provider.send(event("payment.succeeded", order), webhook_id=webhook_id) for _ in range(3)]
     audited = sql.execute(
@@ -136,7 +136,7 @@ def test_a_repeated_id_has_one_effect_and_204_each_time(alice, provider, order, 
     assert audited == [("applied",), ("repeated",), ("repeated",)]
 
 
-def test_an_id_that_comes_twenty_times_at_once_has_one_effect(alice, provider, order, sql):
+def test_proof_12_an_id_that_comes_twenty_times_at_once_has_one_effect(alice, provider, order, sql):
     webhook_id, notice = f"msg_{uuid.uuid4()}", event("payment.succeeded", order)
     with ThreadPoolExecutor(20) as threads:
         answers = list(threads.map(lambda _: provider.send(notice, webhook_id=webhook_id), range(20)))

@@ -171,5 +171,5 @@ def test_a_request_without_anything_is_refused(server):
     assert exchange(server.port, post("/webhooks/payments")).status == 401
 
 
-def test_alice_can_t_pay_with_her_token(alice: Client):
+def test_proof_12_alice_can_t_pay_with_her_token(alice: Client):
     assert_problem(alice.post("/webhooks/payments", json=GOOD), 401, "signature_invalid")

@@ -436,14 +436,14 @@ def test_what_was_loaded_before_a_write_is_not_served_after_it(
 # Other users
 
 
-def test_the_same_path_is_another_page_for_another_user(server: Server, alice: Client, bob: Client):
+def test_proof_6_the_same_path_is_another_page_for_another_user(server: Server, alice: Client, bob: Client):
     hers, his = alice.place().json()["id"], bob.place().json()["id"]
     for _ in range(2):
         for who, owned in ((alice, hers), (bob, his)):
             assert [one["id"] for one in ask(server, who, "/orders").document["data"]] == [owned]
 
 
-def test_a_remembered_order_is_a_404_for_another_user(server: Server, alice: Client, bob: Client):
+def test_proof_6_a_remembered_order_is_a_404_for_another_user(server: Server, alice: Client, bob: Client):
     path = alice.place().headers["Location"]
     ask(server, alice, path)
     assert verdict(ask(server, alice, path)) == "hit"
@@ -452,7 +452,9 @@ def test_a_remembered_order_is_a_404_for_another_user(server: Server, alice: Cli
 
 
 @pytest.mark.parametrize("path", ["/orders", ORDER])
-def test_a_value_of_another_user_is_refused(server: Server, alice: Client, bob: Client, shared: Cache, path: str):
+def test_proof_6_a_value_of_another_user_is_refused(
+    server: Server, alice: Client, bob: Client, shared: Cache, path: str
+):
     """Under Bob's own key: it was remembered under a generation that is not his."""
     path = path.format(id=alice.place().json()["id"])
     ask(server, alice, path)
@@ -847,7 +849,7 @@ def fill(sql: psycopg.Connection, client: Client, *, orders: int, items: int) ->
 # Sessions
 
 
-def test_a_session_that_was_logged_out_is_refused_at_once_by_each_worker(server: Server, alice: Client):
+def test_proof_2_a_session_that_was_logged_out_is_refused_at_once_by_each_worker(server: Server, alice: Client):
     request = get("/orders", bearer(alice))
     assert [one.status for one in of_each_worker(server, request)] == [200, 200]
     pids = server.worker_pids()
