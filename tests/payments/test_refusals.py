@@ -99,6 +99,8 @@ def with_payment(**changes):
         ({**GOOD, "more": 1}, ["#/more"]),
         ({"type": "payment.succeeded"}, ["#/data", "#/timestamp"]),
         ({**GOOD, "type": 7}, ["#/type"]),
+        ({**GOOD, "type": {}}, ["#/type"]),
+        ({**GOOD, "type": ["payment.succeeded"]}, ["#/type"]),
         ([], ["#"]),
     ],
 )
