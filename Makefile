@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pgbouncer prove prove-long planted security check secrets openapi load capacity storm bench growth costs diagnose ablate migrate clean memcached chromium pgbouncer container-test
+.PHONY: help run test test-pgbouncer prove prove-long planted security schemathesis check secrets openapi load capacity storm bench growth costs diagnose ablate migrate clean memcached chromium pgbouncer container-test
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,11 +21,15 @@ test-pgbouncer: .venv/.dev memcached pgbouncer ## Runs the tests with PgBouncer 
 prove: .venv/.dev .venv/.bench memcached ## Breaks the service in every way for 40 s, and checks that nothing was lost or doubled (SEED)
 	@.venv/bin/python -m tests.proofs
 
-prove-long: .venv/.dev .venv/.bench memcached ## The same for 5 minutes, with three seeds
+prove-long: .venv/.dev .venv/.bench memcached ## The same for 5 minutes, with three seeds; then 20,000 cases of make schemathesis
 	@.venv/bin/python -m tests.proofs long
+	@CASES=20000 .venv/bin/python -m tests.proofs.generated
 
 security: .venv/.dev memcached ## Lists the catalogue of attacks with what became of each (a minute)
 	@.venv/bin/python -m tests.security
+
+schemathesis: .venv/.dev memcached ## Makes requests from the description, good and bad, with every check on (CASES=2000, SEED)
+	@.venv/bin/python -m tests.proofs.generated
 
 planted: .venv/.dev memcached ## Plants nine defects in the service: the checker of make prove must see each
 	@.venv/bin/pytest -m planted -n 2 tests/proofs

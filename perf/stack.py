@@ -37,7 +37,7 @@ PRODUCTION = {
     "BCRYPT_ROUNDS": "10",  # the least that production takes: a login costs some 50 ms of a core
     "TRUSTED_PROXY_HOPS": "1",  # each client has an address of its own, as behind a proxy
 }
-NO_LOGIN = "!" * 60  # as long as a bcrypt hash, and the hash of nothing
+NO_LOGIN = "$2b$10$" + "." * 53  # in the form of bcrypt, and the hash of nothing
 
 User = tuple[uuid.UUID, uuid.UUID]  # (user_id, session_id)
 
