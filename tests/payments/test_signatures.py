@@ -63,6 +63,7 @@ def test_more_than_five_minutes_off_is_none(off):
         {"timestamp": str(TIMESTAMP + 1)},
         {"timestamp": f"{TIMESTAMP}.0"},
         {"timestamp": f" {TIMESTAMP}"},
+        {"timestamp": f"0{TIMESTAMP}"},
         {"timestamp": "\u0661" * 10},
         {"timestamp": "9" * 5000},
         {"timestamp": "nan"},
