@@ -90,7 +90,10 @@ def hex_of(length):
 traces = hex_of(32).filter(lambda text: set(text) != {"0"})
 spans = hex_of(16).filter(lambda text: set(text) != {"0"})
 versions = hex_of(2).filter(lambda text: text != "ff")
-parents = st.builds("{}-{}-{}-{}".format, versions, traces, spans, hex_of(2))
+zeros = st.builds("0".__mul__, st.sampled_from([16, 32]))
+parents = st.builds(
+    "{}-{}-{}-{}".format, versions | st.just("ff"), traces | zeros, spans | zeros, hex_of(2) | st.just("FF")
+)
 sentry_traces = st.builds("{}-{}{}".format, traces, spans, st.sampled_from(["", "-0", "-1"]))
 
 
@@ -124,7 +127,7 @@ def test_a_sentry_trace_is_read_where_traceparent_is_invalid(traceparent, sentry
     assert Trace.of(traceparent, sentry_trace) == (trace, span)
 
 
-@given(changed(sentry_traces))
+@given(changed(sentry_traces) | st.builds("{}-{}".format, traces | zeros, spans | zeros))
 def test_a_sentry_trace_that_is_none_gives_a_fresh_id(text):
     trace = Trace.of(None, text)
     parts = text.split("-")
