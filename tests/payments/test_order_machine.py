@@ -19,7 +19,7 @@ from tests.payments.model import Model, total_of
 from tests.payments.provider import Provider, event
 
 EXAMPLES_A_MACHINE = 5  # a life of orders takes as long as some hundred examples of anything without a server
-STEPS_A_LIFE = 40
+STEPS_A_LIFE = 30
 
 # Few names and small numbers: what is drawn twice is often the same, which is when merges and sums are interesting.
 names = st.sampled_from("abc")
