@@ -26,6 +26,8 @@ from tests import pooler
 from tests.client import Client
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
+# `pytest --hypothesis-profile=long`: twenty times as many examples.
+hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("shared machine")
 ROOT = Path(__file__).parent.parent
 START_S = 30

@@ -2,15 +2,19 @@
 
 import base64
 import random
+import string
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from orders_api.errors import Problem
 from orders_api.settings import Key
 from orders_api.values import new_id
 from orders_api.web.pagination import MAX_CHARACTERS, Cursors
+from tests.mutations import changed
 
 OLD, NEW = Key("old", b"o" * 32), Key("new", b"n" * 32)
 WHEN = datetime(2026, 11, 23, 10, 0, 0, 123456, tzinfo=UTC)
@@ -137,3 +141,59 @@ def test_all_filters_that_changed_are_named():
         cursors.walk("orders:1", cursor, {"status": "pending", "created_before": WHEN})
 
     assert [error.parameter for error in raised.value.errors] == ["status", "created_after", "created_before"]
+
+
+# Any of them
+
+positions = st.tuples(st.datetimes(timezones=st.just(UTC)), st.uuids()) | st.tuples(st.integers(0, 2**63 - 1))
+filters = st.fixed_dictionaries(
+    {},
+    optional={
+        "status": st.sampled_from(["pending", "paid", "cancelled"]),
+        "created_after": st.datetimes(timezones=st.just(UTC)),
+        "created_before": st.datetimes(timezones=st.just(UTC)),
+    },
+)
+cursors_written = st.builds(lambda *given: cursor_of(Cursors((NEW,)), *given), positions, st.just("s"), filters)
+
+
+def assert_invalid(text, *known):
+    assume(text not in known)
+    with pytest.raises(Problem, match="cursor_invalid"):
+        Cursors((NEW,)).walk("s", text, {})
+
+
+@given(st.data())
+def test_a_cursor_that_was_changed_in_any_way_is_invalid(data):
+    cursor = data.draw(cursors_written)
+
+    assert_invalid(data.draw(changed(st.just(cursor))), cursor)
+
+
+@given(cursors_written)
+def test_no_other_last_character_will_do(cursor):
+    for last in string.ascii_letters + string.digits + "-_":
+        if last != cursor[-1]:
+            with pytest.raises(Problem, match="cursor_invalid"):
+                Cursors((NEW,)).walk("s", cursor[:-1] + last, {})
+
+
+@given(cursors_written, cursors_written, st.data())
+def test_parts_of_two_cursors_are_none(one, other, data):
+    cut, from_there = data.draw(st.integers(0, len(one))), data.draw(st.integers(0, len(other)))
+
+    assert_invalid(one[:cut] + other[from_there:], one, other)
+
+
+@given(positions, filters, filters | st.none())
+def test_a_cursor_names_exactly_the_filters_that_changed(position, before, after):
+    after = before if after is None else after
+    cursor = cursor_of(Cursors((NEW,)), position, "s", before)
+    differing = [name for name in ("status", "created_after", "created_before") if before.get(name) != after.get(name)]
+    if differing:
+        with pytest.raises(Problem, match="cursor_mismatch") as raised:
+            Cursors((NEW,)).walk("s", cursor, after)
+        assert [error.parameter for error in raised.value.errors] == differing
+    else:
+        walk = Cursors((NEW,)).walk("s", cursor, after)
+        assert (walk.time_and_id() if len(position) == 2 else (walk.number(),)) == position
