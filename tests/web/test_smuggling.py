@@ -56,6 +56,9 @@ AMBIGUOUS = {
     "a NUL in a header": request(HOST, b"X-A: a\0b", body=SMUGGLED),
     "a CR in a header": request(HOST, b"X-A: a\rContent-Length: 37", body=SMUGGLED),
     "bare line feeds": request(HOST, b"Content-Length: 0", end=b"\n", body=SMUGGLED),
+    "no Host": request(b"Content-Length: 0", body=SMUGGLED),
+    "Idempotency-Key twice": request(HOST, b"Idempotency-Key: a", b"Idempotency-Key: b", body=SMUGGLED),
+    "Idempotency-Key twice, equal": request(HOST, b"Idempotency-Key: a", b"idempotency-key: a", body=SMUGGLED),
     "Host twice": request(HOST, b"Host: b", body=SMUGGLED),
     "Host twice, equal": request(HOST, HOST, body=SMUGGLED),
     "HTTP/1.1 twice": request(HOST, first=b"POST /auth/login HTTP/1.1 HTTP/1.1", body=SMUGGLED),
@@ -126,6 +129,11 @@ def test_two_whole_requests_in_one_packet_get_two_answers(server: Any):
     first = request(HOST, JSON, b"Content-Length: 2", body=b"{}")
     answers = exchange(server.port, first + SMUGGLED, half_close=True, wait_s=3)
     assert (answers.status, answers.count) == (422, 2)
+
+
+def test_http_1_0_needs_no_host(server: Any):
+    """RFC 9112, 3.2, asks it of HTTP/1.1 alone; some load balancers' health checks still speak the older one."""
+    assert exchange(server.port, b"GET /healthz HTTP/1.0\r\n\r\n").status == 200
 
 
 def test_whole_chunks_are_a_body(server: Any):
