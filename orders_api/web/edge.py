@@ -10,6 +10,7 @@ from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.http.errors import (
     ConfigurationProblem,
+    InvalidHeader,
     InvalidResponseHeader,
     InvalidResponseHeaderName,
     ParseException,
@@ -43,6 +44,11 @@ class Worker(GeventWorker):
         kind = Server if self.cfg.workers > 1 else StreamServer
         return kind(listener, handle=functools.partial(self.handle, listener), spawn=spawn)
 
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        """gunicorn calls this for each request that it could read."""
+        _check(req)
+        return super().handle_request(listener_name, req, sock, addr)
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         if isinstance(exc, OURS) or not isinstance(exc, ParseException):
             super().handle_error(req, client, addr, exc)
@@ -52,6 +58,19 @@ class Worker(GeventWorker):
         with contextlib.suppress(OSError):
             util.write_error(client, 400, "Bad Request", str(exc))
             _hear_out(client)
+
+
+def _check(req: Any) -> None:
+    """Raises InvalidHeader where another server could read another request.
+
+    HTTP/1.1 without a Host (RFC 9112, 3.2); two lines with a key, which WSGI would join to one that nobody sent: sent
+    again by a way that tells them apart, the order would be placed twice.
+    """
+    names = [name for name, _ in req.headers]
+    if "HOST" not in names and req.version >= (1, 1):
+        raise InvalidHeader("HOST")
+    if names.count("IDEMPOTENCY-KEY") > 1:
+        raise InvalidHeader("IDEMPOTENCY-KEY")
 
 
 def _hear_out(client: socket.socket) -> None:

@@ -1,12 +1,18 @@
 """Where a webhook may go: to the public internet alone, so that nobody reaches our network through us (SSRF)."""
 
 import ipaddress
+import re
 import socket
 from urllib.parse import SplitResult, urlsplit
 
 MAX_URL_CHARACTERS = 2000
 # Of the well-known ports only https: else we could be made to talk to mail servers and the like.
 FIRST_FREE_PORT = 1024
+# What a URL is written with (RFC 3986, appendix A). A host has no use for escapes: they hide names and zones.
+_WRITTEN = re.compile(r"(?:[\w\-.~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*", re.ASCII)
+_ESCAPED_HOST = re.compile(r"[^/]*//[^/?#]*%")
+# All of IPv6 that is given out (RFC 4291, 2.4). Outside are translated, old and reserved ones: ::10.0.0.1, fec0::1.
+_GIVEN_OUT = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -18,8 +24,8 @@ class Forbidden(ValueError):  # noqa: N818
 
 def parse_url(text: str, *, allow_private: bool) -> SplitResult:
     """An https URL (for development also http) that names a host and nothing secret. Raises Forbidden."""
-    if len(text) > MAX_URL_CHARACTERS or not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
-        raise Forbidden(f"Must be a URL of at most {MAX_URL_CHARACTERS} characters, all of them printable ASCII.")
+    if len(text) > MAX_URL_CHARACTERS or not _WRITTEN.fullmatch(text) or _ESCAPED_HOST.match(text):
+        raise Forbidden(f"Must be a URL of at most {MAX_URL_CHARACTERS} characters, of those that a URL may hold.")
     try:
         url = urlsplit(text)
         port = url.port
@@ -57,11 +63,11 @@ def is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             return False
-        hidden = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _NAT64:
-            hidden.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if not all(inner.is_global for inner in hidden if inner is not None):
-            return False
         if address.ipv4_mapped is not None:
-            return True
+            return is_public(address.ipv4_mapped)
+        if address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        hidden = [address.sixtofour, *(address.teredo or ())]
+        if address not in _GIVEN_OUT or not all(is_public(inner) for inner in hidden if inner is not None):
+            return False
     return address.is_global and not address.is_multicast

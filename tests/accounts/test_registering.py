@@ -91,6 +91,16 @@ def test_a_common_password_is_refused_however_it_is_spelled(visitor, password):
     assert faults(register(visitor, visitor.email, password)) == {("#/password", "too_common")}
 
 
+@pytest.mark.parametrize("field", ["id", "user_id", "created_at", "email_key", "password_hash", "role"])
+def test_proof_7_who_registers_sets_nothing_else(visitor, field):
+    credentials = {"email": visitor.email, "password": visitor.password}
+
+    answer = visitor.http.post("/auth/register", json={**credentials, field: "01900000-0000-7000-8000-000000000000"})
+
+    assert faults(answer) == {(f"#/{field}", "unknown_field")}
+    assert visitor.http.post("/auth/login", json=credentials).status_code == 401
+
+
 def test_all_faults_of_a_registration_are_listed_at_once(visitor):
     answer = visitor.http.post("/auth/register", json={"email": 1, "admin": True})
 

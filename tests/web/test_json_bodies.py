@@ -15,8 +15,10 @@ from orders_api.accounts.schemas import Credentials, Registration
 from orders_api.errors import Problem
 from orders_api.orders.schemas import NewOrder, OrderChanges, OrdersQuery
 from orders_api.web.bodies import MAX_BYTES, READ_DEADLINE_S
+from orders_api.web.idempotency import parse_key
 from orders_api.web.pagination import Cursors
 from orders_api.web.tracing import Trace
+from orders_api.webhooks.addresses import parse_url
 from tests.client import LAMP, Client, assert_problem
 from tests.web.raw import exchange, post
 
@@ -378,6 +380,8 @@ TEXTS = {
     "numbers in queries": lambda: OrdersQuery().parse_query({"limit": "1" * WORST}),
     "times in queries": lambda: OrdersQuery().parse_query({"created_after": "2" * WORST}),
     "unknown parameters": lambda: OrdersQuery().parse_query({f"{number:x}": "" for number in range(1_000)}),
+    "idempotency keys": lambda: parse_key('"' + "\\\\" * (WORST // 2)),
+    "URLs of webhooks": lambda: parse_url("/" * WORST, allow_private=False),
     "cursors": lambda: Cursors(()).walk("orders:x", "A" * WORST, {}),
 }
 

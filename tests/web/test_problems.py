@@ -244,6 +244,34 @@ def test_a_strange_accept_header_is_no_server_error(http: httpx.Client, accept: 
     assert http.get("/problems", headers={"Accept": accept}).status_code == 200
 
 
+CANARY = "canary-9f2c"
+NAMED = {"email": f"{CANARY}@shop.example", "password": f"{CANARY} password"}
+SECRETIVE = {
+    "a wrong password": ("POST", "/auth/login", {"json": NAMED}, 401),
+    "a password of the wrong type": ("POST", "/auth/login", {"json": {**NAMED, "password": [CANARY]}}, 422),
+    "a password that is too long": ("POST", "/auth/register", {"json": {**NAMED, "password": CANARY * 30}}, 422),
+    "a password where there should be none": ("POST", "/auth/register", {"json": {**NAMED, "again": CANARY}}, 422),
+    "JSON that is cut": ("POST", "/auth/login", {"content": f'{{"password": "{CANARY}'}, 400),
+    "JSON that is none": ("POST", "/auth/login", {"content": f'{{"password": {CANARY}}}'}, 400),
+    "a refresh token": ("POST", "/auth/refresh", {"json": {"refresh_token": CANARY}}, 401),
+    "an access token": ("GET", "/auth/me", {"headers": {"Authorization": f"Bearer {CANARY}"}}, 401),
+    "a token in the query": ("GET", "/auth/me", {"params": {"access_token": CANARY}}, 401),
+    "a signature": ("POST", "/webhooks/payments", {"headers": {"webhook-signature": CANARY}, "json": {}}, 401),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "sent", "status"), SECRETIVE.values(), ids=SECRETIVE)
+def test_proof_19_no_error_repeats_a_secret(
+    server: Any, http: httpx.Client, method: str, path: str, sent: dict[str, Any], status: int
+):
+    headers = {"Content-Type": "application/json", **sent.get("headers", {})}
+    answer = http.request(method, path, **{**sent, "headers": headers})
+
+    assert answer.status_code == status, answer.text
+    assert CANARY not in answer.text + str(answer.headers)
+    assert CANARY not in server.log()
+
+
 # Our own defects
 
 

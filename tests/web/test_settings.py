@@ -150,6 +150,7 @@ WEAK = {
     "a webhook secret of one byte again and again": ("WEBHOOK_SECRETS", f"whsec_{same_bytes()}"),
     "bcrypt with 4 rounds": ("BCRYPT_ROUNDS", "4"),
     "bcrypt with 9 rounds": ("BCRYPT_ROUNDS", "9"),
+    "webhooks into our own network": ("WEBHOOK_ALLOW_PRIVATE", "1"),
 }
 
 

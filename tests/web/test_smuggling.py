@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.client import Client
 from tests.web.raw import exchange
 
 # What hides behind a malformed request. Its answer would be the only 200.
@@ -56,6 +57,9 @@ AMBIGUOUS = {
     "a NUL in a header": request(HOST, b"X-A: a\0b", body=SMUGGLED),
     "a CR in a header": request(HOST, b"X-A: a\rContent-Length: 37", body=SMUGGLED),
     "bare line feeds": request(HOST, b"Content-Length: 0", end=b"\n", body=SMUGGLED),
+    "no Host": request(b"Content-Length: 0", body=SMUGGLED),
+    "Idempotency-Key twice": request(HOST, b"Idempotency-Key: a", b"Idempotency-Key: b", body=SMUGGLED),
+    "Idempotency-Key twice, equal": request(HOST, b"Idempotency-Key: a", b"idempotency-key: a", body=SMUGGLED),
     "Host twice": request(HOST, b"Host: b", body=SMUGGLED),
     "Host twice, equal": request(HOST, HOST, body=SMUGGLED),
     "HTTP/1.1 twice": request(HOST, first=b"POST /auth/login HTTP/1.1 HTTP/1.1", body=SMUGGLED),
@@ -128,6 +132,11 @@ def test_two_whole_requests_in_one_packet_get_two_answers(server: Any):
     assert (answers.status, answers.count) == (422, 2)
 
 
+def test_http_1_0_needs_no_host(server: Any):
+    """RFC 9112, 3.2, asks it of HTTP/1.1 alone; some load balancers' health checks still speak the older one."""
+    assert exchange(server.port, b"GET /healthz HTTP/1.0\r\n\r\n").status == 200
+
+
 def test_whole_chunks_are_a_body(server: Any):
     sent = request(HOST, JSON, CHUNKED, b"Connection: close", body=b"1;a=b\r\n{\r\n1\r\n}\r\n" + LAST)
     answers = exchange(server.port, sent)
@@ -145,6 +154,42 @@ def test_proof_18_headers_that_never_end_hold_nobody_up(server: Any):
                 exchange(server.port, request(HOST, b"Connection: close", first=b"GET /healthz HTTP/1.1")).status == 200
             )
         assert time.monotonic() - start < 2
+    finally:
+        for one in slow:
+            one.close()
+
+
+def test_proof_18_headers_that_drip_are_cut(server: Any):
+    """However often a byte comes: the whole head has 5 seconds."""
+    with socket.create_connection(("127.0.0.1", server.port), 0.25) as slow:
+        slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-A: ")
+        start = time.monotonic()
+        assert dripped_until_closed(slow, patience_s=12)
+        assert 3 < time.monotonic() - start < 10
+
+
+def dripped_until_closed(slow: socket.socket, patience_s: float) -> bool:
+    give_up = time.monotonic() + patience_s
+    while time.monotonic() < give_up:
+        try:
+            slow.sendall(b"a")
+            if not slow.recv(1):
+                return True
+        except TimeoutError:
+            continue
+        except OSError:
+            return True
+    return False
+
+
+def test_proof_18_bodies_that_never_end_hold_nobody_up(server: Any, alice: Client):
+    """More of them than there are places for requests in flight; the honest p99 of 100 stays below half a second."""
+    slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+    try:
+        for one in slow:
+            one.sendall(request(HOST, JSON, b"Content-Length: 60000", body=b"{"))
+        times = sorted(alice.get("/orders").elapsed.total_seconds() for _ in range(100))
+        assert times[-2] < 0.5
     finally:
         for one in slow:
             one.close()

@@ -12,6 +12,7 @@ INSIDE = [
     *("240.0.0.1", "255.255.255.255", "192.0.0.1", "::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00:ec2::254"),
     *("ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::"),
     *("2002:a00:1::", "2001:0:7f00:1::", "2001:db8::1", "::ffff:169.254.169.254"),
+    *("::127.0.0.1", "::a9fe:a9fe", "::ffff:0:7f00:1", "fec0::1", "64:ff9b:1::7f00:1", "4000::1", "::ffff:224.0.0.1"),
 ]
 OUTSIDE = ["8.8.8.8", "1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 
@@ -66,6 +67,12 @@ def test_every_spelling_of_loopback_is_seen_through(host):
             "https://shop.example/\n",
             "https://[::1/",
             "https://\u00e9.example/",
+            "https://[::1%25lo]/",
+            "https://[fe80::1%25eth0]/",
+            "https://%6c%6fcalhost/",
+            "https://shop.example/{id}",
+            "https://shop.example/<a>",
+            "https://shop.example/%zz",
         ),
         *("https://shop.example\\@127.0.0.1/", "https://shop.example/" + "a" * 2000),
     ],

@@ -47,7 +47,7 @@ def test_ten_are_the_most_also_of_those_that_come_at_once(alice):
     assert_problem(add(alice), 409, "endpoint_limit_reached")
 
 
-def test_somebody_elses_endpoint_is_as_one_that_is_not_there(alice, bob):
+def test_proof_6_somebody_elses_endpoint_is_as_one_that_is_not_there(alice, bob):
     path = add(alice).headers["Location"]
     for there in (path, f"/webhook-endpoints/{NOBODY}", "/webhook-endpoints/none"):
         assert_problem(bob.get(there), 404, "endpoint_not_found")
