@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -65,6 +66,8 @@ def _commit() -> str:
         "perf/*.py",
         "perf/*/*.lua",
         "perf/struggling",
+        "perf/mutants",
+        "tests",
     )
     return commit + ("-changed" if changed else "")
 
@@ -81,6 +84,9 @@ def _programs() -> dict[str, str]:
 
 
 def _said(*command: str) -> str:
+    """What a program says; nothing where it is not installed, for not every measurement needs all of them."""
+    if not shutil.which(command[0]):
+        return ""
     # wrk shows its version and ends with 1.
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()  # noqa: S603
 
