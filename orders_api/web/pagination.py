@@ -86,7 +86,8 @@ class Walk:
         return _EPOCH + microseconds * _MICROSECOND, UUID(hex_id)
 
     def number(self) -> int:
-        return self.position[0] if self.position else 0
+        (number,) = self.position or (0,)
+        return number
 
     def page(self, rows: list[Row], limit: int, position_of: Callable[[Row], Sequence[Any]]) -> "Page[Row]":
         """`rows` holds one more than the page when there are more."""
@@ -97,7 +98,7 @@ class Walk:
     def feed_page(self, rows: list[Row], limit: int, position_of: Callable[[Row], Sequence[Any]]) -> "Page[Row]":
         """A page of what is never at its end: its cursor waits behind the last row for those that are yet to come."""
         shown = rows[:limit]
-        position = position_of(shown[-1]) if shown else self.position or (0,)
+        position = position_of(shown[-1]) if shown else (self.number(),)
         return Page(shown, self._cursor(position), len(rows) > limit)
 
     def _cursor(self, position: Sequence[Any]) -> str:
