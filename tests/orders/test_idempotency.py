@@ -235,6 +235,16 @@ def test_a_key_in_use_for_too_long_is_in_progress(alice, sql, server):
     assert orders_of(sql, alice) == 1
 
 
+def test_who_waits_for_a_key_asks_for_two_seconds_and_not_without_a_pause(alice, server, statements_of):
+    with second_connection(server.database_url) as holder:
+        hold_key(holder, alice, "k-1")
+        response = alice.place(key="k-1")
+
+    assert response.elapsed.total_seconds() >= 2
+    # Two each time: the claim, and whether it was taken. A slow machine asks less often, none more than every 25 ms.
+    assert 10 <= statements_of(response) <= 2 * (2 / 0.025 + 2)
+
+
 def test_who_waits_for_a_key_holds_no_connection(serve, client_of):
     server = serve(DATABASE_POOL_SIZE="2", WEB_CONCURRENCY="1")
     client = client_of(server)

@@ -8,9 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from limits import RateLimitItemPerMinute
 
 from orders_api.dev import EmbeddedMemcached
-from orders_api.web.rate_limits import client_ip, network_of
+from orders_api.memcached import Reply
+from orders_api.web.rate_limits import Hit, client_ip, network_of
 from tests.client import Client, assert_problem
 from tests.web.raw import at_once, get, post
 
@@ -93,7 +95,9 @@ def test_an_authenticated_request_counts_for_both(edge: Any, person: Client):
     assert statuses(edge.port, own) == {200: USER}
     others = [get("/problems", come_from(address))] * CROWD
     assert statuses(edge.port, others) == {200: IP - USER, 429: CROWD - IP + USER}
-    assert_problem(person.get("/orders"), 429, "rate_limited")
+    refused = person.get("/orders")
+    assert_problem(refused, 429, "rate_limited")
+    assert refused.headers["RateLimit"].startswith('"user";r=0;')
 
 
 def test_one_user_does_not_use_up_the_limit_of_another(edge: Any, person: Client):
@@ -129,11 +133,22 @@ def test_over_the_limit_the_answer_says_when_to_come_back(edge: Any):
     assert problem["retry"]["after_s"] == int(answer.headers["Retry-After"])
 
 
-def test_the_limit_with_the_smallest_share_left_is_shown(person: Client):
+def test_the_limit_with_the_smallest_share_left_is_shown(edge: Any, person: Client):
     person.http.headers["X-Forwarded-For"] = new_address()
     answer = person.get("/orders")
     assert answer.headers["RateLimit-Policy"] == f'"user";q={USER};w=60'
     assert answer.headers["RateLimit"].startswith(f'"user";r={USER - 1};')
+
+    shared = new_address()
+    statuses(edge.port, [get("/problems", come_from(shared))] * (IP // 2))
+    answer = person.get("/orders", headers={"X-Forwarded-For": shared})
+    assert answer.headers["RateLimit"].startswith(f'"ip";r={IP - IP // 2 - 1};')
+
+
+def test_a_window_in_its_last_second_starts_anew_in_one():
+    reply = Reply()
+    reply.value, reply.flags = b"3", [b"t0"]
+    assert Hit(None, "ip", RateLimitItemPerMinute(3), "key", reply).verdict().reset_s == 1
 
 
 def test_health_is_never_limited(edge: Any):
@@ -246,6 +261,7 @@ def test_proof_24_with_memcached_gone_requests_go_on_and_each_process_counts(
 def test_a_process_alone_is_exact_without_memcached(
     limited: Callable[..., Any], own_memcached: tuple[EmbeddedMemcached, str]
 ):
-    server = limited(RATE_LIMIT_IP="10/minute", WEB_CONCURRENCY="1")
+    server = limited(RATE_LIMIT_IP="11/minute", WEB_CONCURRENCY="1")
     own_memcached[0].stop()
+    assert visit(server).headers["RateLimit"] == '"ip";r=10;t=60'
     assert statuses(server.port, [get("/problems")] * 40) == {200: 10, 429: 30}
