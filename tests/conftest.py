@@ -32,7 +32,7 @@ START_S = 30
 BASE_ENV = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
 TEST_SETTINGS = {
     "ENVIRONMENT": "development",
-    "WEB_CONCURRENCY": "2",
+    "WEB_CONCURRENCY": os.environ.get("TEST_WORKERS", "2"),
     "BCRYPT_ROUNDS": "4",
     "RATE_LIMIT_IP": "1000000/minute",
     "RATE_LIMIT_USER": "1000000/minute",
