@@ -26,6 +26,7 @@ from perf.mutants.operators import mutants_of
 from perf.mutants.trial import Outcome, finish, trial
 from perf.mutants.verdicts import Change, judged
 from perf.record import ROOT, circumstances, write_result
+from tests.conftest import Databases, a_postgres
 
 HERE = Path(__file__).parent
 KILLED = ROOT / ".local" / "mutants-killed"
@@ -54,7 +55,11 @@ def main() -> int:
     found = {}
     with working_copy() as copy:
         for module in chosen:
-            found[module["path"]] = examine(module, copy, ends)
+            with a_postgres() as server:
+                server.start()
+                Databases(server)
+                os.environ["TEST_POSTGRES"] = str(server.data_dir.parent)
+                found[module["path"]] = examine(module, copy, ends)
     equivalent = tomllib.loads((HERE / "equivalent.toml").read_text()).get("equivalent", [])
     document, complaints = judged(chosen, found, equivalent)
     path = write_result("mutants", {**before, "command": "make mutants", **document})
