@@ -9,6 +9,7 @@ when there was no time for all.
 import difflib
 import hashlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -84,42 +85,42 @@ def examine(module: dict[str, Any], copy: Path, ends: float) -> Found:
     """Runs the module's tests on each of its mutants, in the copy, until all are done or the time is up."""
     path = copy / module["path"]
     source = path.read_text()
+    known, mutants = killed_before(), list(mutants_of(source))
+    pending = [mutant for mutant in mutants if digest(mutant) not in known]
+    found = Found(killed_before=len(mutants) - len(pending), not_run=len(pending))
+    if time.monotonic() > ends:
+        return found
     began = time.monotonic()
     if trial(copy, module["tests"], 600) != Outcome.SURVIVED:
-        raise SystemExit(f"The tests of {module['name']} fail without a mutant.")
-    timeout = LEAST_S + PATIENCE * (time.monotonic() - began)
-    found, mutants, known = Found(), list(mutants_of(source)), killed_before()
-    for number, mutant in enumerate(mutants):
+        raise SystemExit(f"Without a mutant they fail: {shlex.join(module['tests'])}")
+    timeout_s = LEAST_S + PATIENCE * (time.monotonic() - began)
+    for mutant in pending:
         if time.monotonic() > ends:
-            found.not_run = len(mutants) - number
             break
-        if digest(mutant) in known:
-            found.killed_before += 1
-            continue
         path.write_text(mutant)
-        outcome = trial(copy, module["tests"], timeout)
-        if outcome == Outcome.SURVIVED:
-            found.survived.append(difference(module["path"], source, mutant))
-            print(found.survived[-1])
-            continue
-        found.killed += 1
-        found.timeouts += outcome == Outcome.TIMEOUT
-        remember(mutant)
+        record(found, mutant, difference(module["path"], source, mutant), trial(copy, module["tests"], timeout_s))
     finish()
     path.write_text(source)
     print(f"{module['name']}: {len(mutants)} mutants, {len(found.survived)} survived, {time.monotonic() - began:.0f} s")
     return found
 
 
-def killed_before() -> set[str]:
-    """The digests of the mutants that need not be tried again."""
-    return set(KILLED.read_text().split()) if os.environ.get("RESUME") == "1" and KILLED.exists() else set()
-
-
-def remember(mutant: str) -> None:
+def record(found: Found, mutant: str, change: Change, outcome: Outcome) -> None:
+    found.not_run -= 1
+    if outcome == Outcome.SURVIVED:
+        found.survived.append(change)
+        print(change)
+        return
+    found.killed += 1
+    found.timeouts += outcome == Outcome.TIMEOUT
     KILLED.parent.mkdir(exist_ok=True)
     with KILLED.open("a") as file:
         print(digest(mutant), file=file)
+
+
+def killed_before() -> set[str]:
+    """The digests of the mutants that need not be tried again."""
+    return set(KILLED.read_text().split()) if os.environ.get("RESUME") == "1" and KILLED.exists() else set()
 
 
 def digest(mutant: str) -> str:
