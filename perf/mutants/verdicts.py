@@ -42,7 +42,8 @@ def judged(modules: list[dict], found: dict[str, Found], equivalent: list[dict])
     scores = {module["name"]: score(found[module["path"]], why) for module in modules}
     survivors = [change for one in found.values() for change in one.survived]
     unjustified = [change for change in survivors if change not in why]
-    stale = [change for change in why if change.path in found and change not in survivors]
+    complete = {path for path, one in found.items() if not one.not_run}
+    stale = [change for change in why if change.path in complete and change not in survivors]
     failures = [f"survived, and nothing justifies it: {change}" for change in unjustified]
     failures += [f"{name}: the score is {one['score']}" for name, one in scores.items() if one["score"] < LEAST_SCORE]
     failures += [f"{name}: {one['not_run']} mutants were not run" for name, one in scores.items() if one["not_run"]]

@@ -43,7 +43,8 @@ def test_a_justification_that_is_not_needed_any_more_is_told():
     assert told == [f"justified, but does not survive any more: {SURVIVOR}"]
 
 
-def test_a_module_that_was_not_run_makes_no_justification_stale():
+def test_a_module_that_was_not_run_to_its_end_makes_no_justification_stale():
+    assert verdict(killed=1, equivalent=[JUSTIFIED], not_run=1)[0]["stale"] == []
     assert verdict(killed=1, equivalent=[{**JUSTIFIED, "path": "other.py"}])[0]["stale"] == []
 
 
