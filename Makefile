@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pgbouncer prove prove-long planted security schemathesis check secrets openapi load capacity storm bench growth costs diagnose ablate migrate clean memcached chromium pgbouncer container-test
+.PHONY: help run test test-pgbouncer prove prove-long planted security schemathesis check secrets openapi load capacity storm bench growth costs mutants diagnose ablate migrate clean memcached chromium pgbouncer container-test
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,10 @@ growth: .venv/.bench memcached ## Measures whether 5 million orders, or a millio
 costs: .venv/.run memcached ## Measures what metrics and traces cost, in CPU time a request (4 minutes; ROUNDS, REQUESTS)
 	@.venv/bin/python -m perf.costs
 
+mutants: .venv/.mutants memcached ## Changes the code one thing at a time: does a test notice? (25 minutes; ONLY=states,cursors, MINUTES)
+	@.venv/bin/pytest tests/mutants
+	@nice -n 15 .venv/bin/python -u -m perf.mutants.run
+
 diagnose: .venv/.bench memcached ## Measures the struggling service as found and cured, under the same load, and checks the gates (6 minutes)
 	@.venv/bin/python -m perf.struggling.diagnose
 
@@ -126,6 +130,11 @@ pgbouncer:
 .venv/.bench: setup.cfg | .venv/bin/python
 	@echo "Installing, with the tools for measuring…"
 	@$(PIP) -e '.[embedded,bench]'
+	@touch $@ .venv/.run
+
+.venv/.mutants: setup.cfg | .venv/bin/python
+	@echo "Installing, with the tools for tests and for mutants…"
+	@$(PIP) -e '.[embedded,test,mutants]'
 	@touch $@ .venv/.run
 
 .venv/.load: setup.cfg | .venv/bin/python

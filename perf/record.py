@@ -66,7 +66,8 @@ def _commit() -> str:
         "perf/*.py",
         "perf/*/*.lua",
         "perf/struggling",
-        "tests/proofs",
+        "perf/mutants",
+        "tests",
     )
     return commit + ("-changed" if changed else "")
 
@@ -83,8 +84,8 @@ def _programs() -> dict[str, str]:
 
 
 def _said(*command: str) -> str:
-    """What a program prints; nothing where there is no such program."""
-    if shutil.which(command[0]) is None:
+    """What a program says; nothing where it is not installed, for not every measurement needs all of them."""
+    if not shutil.which(command[0]):
         return ""
     # wrk shows its version and ends with 1.
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()  # noqa: S603

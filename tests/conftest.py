@@ -98,6 +98,8 @@ class Databases:
     def __init__(self, postgres: EmbeddedPostgres) -> None:
         self._postgres = postgres
         with self.admin() as admin:
+            if admin.execute("SELECT 1 FROM pg_database WHERE datname = 'migrated'").fetchone():
+                return
             admin.execute("CREATE DATABASE migrated")
         migrator.migrate(postgres.url("migrated"))
 
@@ -139,6 +141,10 @@ def a_postgres(make: Callable[[Path], EmbeddedPostgres] | None = None) -> Iterat
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
+    """The run's own; or, for many runs after each other, one that outlives them: TEST_POSTGRES is its folder."""
+    if home := os.environ.get("TEST_POSTGRES"):
+        yield EmbeddedPostgres(Path(home) / "data", Path(home) / "s", durable=False)
+        return
     with a_postgres() as server:
         server.start()
         try:

@@ -98,7 +98,7 @@ class Attempt:
             "patience": PENDING_S,
         }
         admitted, seconds_left = db.execute_sql(_ADMIT, self._values).fetchone()
-        if seconds_left is not None and seconds_left > 0:
+        if seconds_left is not None:
             metrics.logins.labels("locked").inc()
             raise Problem("account_locked", after_s=seconds_left)
         if not admitted:

@@ -86,7 +86,6 @@ class Answered(Exception):  # noqa: N818
     """The key was used before."""
 
     def __init__(self, stored: IdempotencyKey) -> None:
-        super().__init__("answered")
         self.stored = stored
 
 

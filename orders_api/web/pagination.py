@@ -1,7 +1,6 @@
 """Keyset cursors: opaque, signed, bound to one user's walk and its filters. They hold values, not a row."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
@@ -57,11 +56,11 @@ class Cursors:
         if len(cursor) > MAX_CHARACTERS:
             raise Problem("cursor_invalid")
         try:
-            raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
-        except (binascii.Error, ValueError):
+            raw = base64.urlsafe_b64decode(cursor + "==")
+        except ValueError:
             raise Problem("cursor_invalid") from None
         payload, mac = raw[:-MAC_BYTES], raw[-MAC_BYTES:]
-        # Base64 can spell the same bytes twice; a cursor has one spelling.
+        # Base64 can spell the same bytes in many ways, and the decoder is lenient; a cursor has one spelling.
         canonical = base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == cursor
         if not canonical or not any(hmac.compare_digest(mac, _mac(key.secret, scope, payload)) for key in self.ring):
             raise Problem("cursor_invalid")
@@ -87,7 +86,8 @@ class Walk:
         return _EPOCH + microseconds * _MICROSECOND, UUID(hex_id)
 
     def number(self) -> int:
-        return self.position[0] if self.position else 0
+        (number,) = self.position or (0,)
+        return number
 
     def page(self, rows: list[Row], limit: int, position_of: Callable[[Row], Sequence[Any]]) -> "Page[Row]":
         """`rows` holds one more than the page when there are more."""
@@ -98,7 +98,7 @@ class Walk:
     def feed_page(self, rows: list[Row], limit: int, position_of: Callable[[Row], Sequence[Any]]) -> "Page[Row]":
         """A page of what is never at its end: its cursor waits behind the last row for those that are yet to come."""
         shown = rows[:limit]
-        position = position_of(shown[-1]) if shown else self.position or (0,)
+        position = position_of(shown[-1]) if shown else (self.number(),)
         return Page(shown, self._cursor(position), len(rows) > limit)
 
     def _cursor(self, position: Sequence[Any]) -> str:

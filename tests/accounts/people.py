@@ -1,12 +1,15 @@
 """What the tests of accounts share: logins in any spelling, and many at the same moment."""
 
+import hashlib
 import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import psycopg
 
+from orders_api.accounts.emails import key_of
 from tests.client import PASSWORD, Client
 
 WRONG = "not the password"
@@ -24,6 +27,20 @@ def log_in(client: Client, password: str = PASSWORD, email: str | None = None, *
 def lock(client: Client, email: str | None = None) -> None:
     for _ in range(5):
         assert log_in(client, WRONG, email).status_code == 401
+
+
+def hash_of(email: str) -> bytes:
+    """What login_attempts knows of an email."""
+    return hashlib.sha256(key_of(email).encode()).digest()
+
+
+def pend(sql: psycopg.Connection, client: Client, count: int, age: str) -> None:
+    """As many attempts whose password is being checked, begun that long ago."""
+    sql.execute(
+        "UPDATE login_attempts SET pending = (SELECT jsonb_object_agg(n::text, now() - %s::interval)"
+        " FROM generate_series(1, %s) AS n) WHERE email_hash = %s",
+        [age, count, hash_of(client.email)],
+    )
 
 
 def at_once(count: int, call: Callable[[], httpx.Response]) -> list[httpx.Response]:

@@ -1,17 +1,11 @@
 """Five failed logins within 15 minutes lock the email for 15 minutes."""
 
-import hashlib
 import socket
 
 import pytest
 
-from orders_api.accounts.emails import key_of
-from tests.accounts.people import WRONG, at_once, codes, lock, log_in, new_email
+from tests.accounts.people import WRONG, at_once, codes, hash_of, lock, log_in, new_email, pend
 from tests.client import assert_problem
-
-
-def hash_of(email):
-    return hashlib.sha256(key_of(email).encode()).digest()
 
 
 def test_the_right_password_is_refused_while_locked(alice):
@@ -109,23 +103,24 @@ def test_an_attempt_while_locked_does_not_extend_the_lock(alice, sql):
 
 def test_a_lock_ends_and_the_count_starts_again(alice, sql):
     lock(alice)
-    sql.execute("UPDATE login_attempts SET locked_until = now() WHERE email_hash = %s", [hash_of(alice.email)])
+    end_lock(alice, sql)
 
     assert log_in(alice, WRONG).status_code == 401
     assert log_in(alice).status_code == 200
 
 
 def test_failures_older_than_15_minutes_do_not_count(alice, sql):
-    for _ in range(4):
-        log_in(alice, WRONG)
-    sql.execute(
-        "UPDATE login_attempts SET failed_at = ARRAY(SELECT at - interval '15 minutes' FROM unnest(failed_at) AS at)"
-        " WHERE email_hash = %s",
-        [hash_of(alice.email)],
-    )
+    fail_before(alice, sql, "15 minutes")
 
     assert log_in(alice, WRONG).status_code == 401
     assert log_in(alice).status_code == 200
+
+
+def test_failures_of_almost_15_minutes_ago_count(alice, sql):
+    fail_before(alice, sql, "14 minutes 50 seconds")
+
+    assert log_in(alice, WRONG).status_code == 401
+    assert_problem(log_in(alice), 429, "account_locked")
 
 
 def test_attempts_being_checked_fill_the_budget_but_are_no_lock(alice, sql):
@@ -138,14 +133,32 @@ def test_attempts_being_checked_fill_the_budget_but_are_no_lock(alice, sql):
 
 
 def test_attempts_of_a_killed_process_count_as_failed(alice, sql):
-    pend(sql, alice, 5, "31 seconds")
+    pend(sql, alice, 5, "30 seconds")
+    answer = log_in(alice)
 
+    assert_problem(answer, 429, "account_locked")
+    assert 890 <= int(answer.headers["Retry-After"]) <= 900
+
+
+def test_attempts_of_a_killed_process_count_as_failed_after_a_lock_too(alice, sql):
+    lock(alice)
+    end_lock(alice, sql)
+    pend(sql, alice, 4, "30 seconds")
+
+    assert log_in(alice, WRONG).status_code == 401
     assert_problem(log_in(alice), 429, "account_locked")
 
 
-def pend(sql, client, count, age):
+def end_lock(client, sql):
+    sql.execute("UPDATE login_attempts SET locked_until = now() WHERE email_hash = %s", [hash_of(client.email)])
+
+
+def fail_before(client, sql, age):
+    """Four failures of that age."""
+    for _ in range(4):
+        log_in(client, WRONG)
     sql.execute(
-        "UPDATE login_attempts SET pending = (SELECT jsonb_object_agg(n::text, now() - %s::interval)"
-        " FROM generate_series(1, %s) AS n) WHERE email_hash = %s",
-        [age, count, hash_of(client.email)],
+        "UPDATE login_attempts SET failed_at = ARRAY(SELECT at - %s::interval FROM unnest(failed_at) AS at)"
+        " WHERE email_hash = %s",
+        [age, hash_of(client.email)],
     )

@@ -78,6 +78,15 @@ def test_a_change_raises_the_version_and_writes_an_event(alice, path):
     assert events(alice, path) == ["order.created", "order.updated"]
 
 
+def test_a_change_leaves_other_orders_alone(alice, path, with_items):
+    other = read(alice, with_items)
+    alice.patch(path, json={"currency": "USD", "items": [ITEM, ITEM]})
+
+    alice.patch(path, json={"status": "cancelled"})
+
+    assert_unchanged(alice, with_items, other)
+
+
 def test_a_change_moves_updated_at_and_nothing_else_of_ours(alice, path):
     before, after = read(alice, path), alice.patch(path, json={"currency": "USD"}).json()
 
@@ -360,6 +369,7 @@ def test_a_stale_tag_is_answered_with_the_present_one(alice, path):
     response = alice.patch(path, json={"currency": "JPY"}, headers={"If-Match": stale})
 
     assert_problem(response, 412, "version_conflict")
+    assert response.headers["ETag"] == alice.get(path, params={"include": "items"}).headers["ETag"]
     retry = alice.patch(path, json={"currency": "JPY"}, headers={"If-Match": response.headers["ETag"]})
     assert (retry.status_code, retry.json()["version"]) == (200, 3)
 

@@ -1,6 +1,7 @@
 """Keyset cursors: what they hold comes back, and nothing else is taken for one."""
 
 import base64
+import hmac
 import random
 import string
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,13 @@ from tests.mutations import changed
 OLD, NEW = Key("old", b"o" * 32), Key("new", b"n" * 32)
 WHEN = datetime(2026, 11, 23, 10, 0, 0, 123456, tzinfo=UTC)
 WHO = UUID("0193573a-0000-7000-8000-000000000001")
+
+
+# As cursors have always been: with the key NEW, for `orders:1`, a walk over paid orders that were created after WHEN.
+FROM_BEFORE = (
+    "WzEsWzE3OTU0MjgwMDAxMjM0NTYsIjAxOTM1NzNhMDAwMDcwMDA4MDAwMDAwMDAwMDAwMDAxIl0sWyIyNjhhZDcwZSIsImIzODVmZTYzIiwiIl1d"
+    "eZYFCfb5QeI7XUptqP9CXg"
+)
 
 
 def cursor_of(cursors, position=(WHEN, WHO), scope="orders:1", filters=None):
@@ -131,6 +139,23 @@ def test_the_first_key_of_the_ring_signs():
     cursor = cursor_of(Cursors((NEW, OLD)))
 
     assert Cursors((NEW,)).walk("orders:1", cursor, {}).time_and_id() == (WHEN, WHO)
+
+
+def test_a_walk_that_an_earlier_release_began_goes_on():
+    filters = {"status": "paid", "created_after": WHEN}
+
+    assert Cursors((NEW,)).walk("orders:1", FROM_BEFORE, filters).time_and_id() == (WHEN, WHO)
+    assert cursor_of(Cursors((NEW,)), filters=filters) == FROM_BEFORE
+
+
+def test_a_cursor_of_another_version_is_invalid():
+    def signed(payload):
+        mac = hmac.digest(NEW.secret, b"orders:1\n" + payload, "sha256")[:16]
+        return base64.urlsafe_b64encode(payload + mac).rstrip(b"=").decode()
+
+    assert Cursors((NEW,)).walk("orders:1", signed(b'[1,[7],["","",""]]'), {}).number() == 7
+    with pytest.raises(Problem, match="cursor_invalid"):
+        Cursors((NEW,)).walk("orders:1", signed(b'[2,[7],["","",""]]'), {})
 
 
 def test_all_filters_that_changed_are_named():

@@ -1,5 +1,6 @@
 """`Idempotency-Key`: one key, one order, one answer, whatever happens on the way."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,6 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from orders_api.web.idempotency import Claim
 from tests.client import LAMP, assert_problem
 from tests.orders.races import at_once, second_connection, wait_until_blocked
 
@@ -39,8 +39,9 @@ def age(sql, client, interval):
 
 
 def expire(server):
-    """`orders-api expire`, as cron runs it."""
-    subprocess.run([sys.executable, "-m", "orders_api", "expire"], env=server.env, check=True, timeout=30)
+    """`orders-api expire`, as cron runs it; what it says."""
+    command = [sys.executable, "-m", "orders_api", "expire"]
+    return subprocess.run(command, env=server.env, check=True, timeout=30, capture_output=True, text=True).stdout
 
 
 def lookup(client, key):
@@ -48,8 +49,9 @@ def lookup(client, key):
 
 
 def hold_key(connection, client, key):
-    """Takes the lock of a key, as a request does that has not committed."""
-    lock = Claim(client.user_id, "POST /orders", key, None, b"", "")._lock()
+    """Takes the lock of a key, as a request does that has not committed: of any release, for they run side by side."""
+    name = f"{client.user_id}|POST /orders|{key}".encode()
+    lock = int.from_bytes(hashlib.sha256(name).digest()[:8], signed=True)
     connection.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
 
 
@@ -235,6 +237,16 @@ def test_a_key_in_use_for_too_long_is_in_progress(alice, sql, server):
     assert orders_of(sql, alice) == 1
 
 
+def test_who_waits_for_a_key_asks_for_two_seconds_and_not_without_a_pause(alice, server, statements_of):
+    with second_connection(server.database_url) as holder:
+        hold_key(holder, alice, "k-1")
+        response = alice.place(key="k-1")
+
+    assert response.elapsed.total_seconds() >= 2
+    # Two each time: the claim, and whether it was taken. A slow machine asks less often, none more than every 25 ms.
+    assert 10 <= statements_of(response) <= 2 * (2 / 0.025 + 2)
+
+
 def test_who_waits_for_a_key_holds_no_connection(serve, client_of):
     server = serve(DATABASE_POOL_SIZE="2", WEB_CONCURRENCY="1")
     client = client_of(server)
@@ -338,6 +350,17 @@ def test_a_tombstone_is_forgotten_after_30_days_more_and_its_order_stays(alice, 
 
     assert (keys_of(sql, alice), keys_of(sql, bob)) == ([], ["k-1"])
     assert (orders_of(sql, alice), orders_of(sql, bob)) == (1, 1)
+
+
+def test_expiring_says_how_many_answers_and_keys_it_dropped(alice, bob, sql, server):
+    for client, interval in ((alice, "73 hours"), (bob, "33 days 1 minute")):
+        client.place(key="k-1")
+        age(sql, client, interval)
+    query = """SELECT count(*) FILTER (WHERE body IS NOT NULL AND created_at < now() - interval '72 hours')
+        + count(*) FILTER (WHERE created_at < now() - interval '33 days') FROM idempotency_keys"""
+    (expected,) = sql.execute(query).fetchone()
+
+    assert f"Expired {expected} idempotency keys" in expire(server)
 
 
 def test_looking_a_key_up_answers_whether_its_request_succeeded(alice):

@@ -165,3 +165,16 @@ def test_an_order_without_its_event_is_not_stored(serve, client_of):
         assert_problem(carol.place(), 500, "internal_error")
         assert sql.execute("SELECT count(*) FROM orders").fetchone() == (0,)
         assert sql.execute("SELECT count(*) FROM idempotency_keys").fetchone() == (0,)
+
+
+def test_a_change_without_its_event_is_not_stored(serve, client_of):
+    server = serve()
+    carol = client_of(server)
+    order = carol.place(LAMP).headers["Location"]
+    with psycopg.connect(server.database_url, autocommit=True) as sql:
+        sql.execute("DELETE FROM feeds WHERE user_id = %s", [carol.user_id])
+
+        assert_problem(carol.patch(order, json={"metadata": {"a": "b"}}), 500, "internal_error")
+        assert_problem(carol.patch(order, json={"items": LAMP["items"] * 2}), 500, "internal_error")
+        assert sql.execute("SELECT version, metadata FROM orders").fetchone() == (1, {})
+        assert sql.execute("SELECT count(*) FROM order_items").fetchone() == (1,)

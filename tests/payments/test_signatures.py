@@ -40,7 +40,7 @@ def test_another_signer_and_we_agree(secret, text):
     assert is_signed([secret], ID, str(int(now.timestamp())), signature, text.encode(), now.timestamp())
 
 
-@pytest.mark.parametrize("off", [TOLERANCE_S + 1, -TOLERANCE_S - 1])
+@pytest.mark.parametrize("off", [301, -301])
 def test_more_than_five_minutes_off_is_none(off):
     assert not accepted(now=TIMESTAMP + off)
     assert accepted(now=TIMESTAMP + off + (1 if off < 0 else -1))

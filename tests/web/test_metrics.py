@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psycopg
 import psycopg.conninfo
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from orders_api.dev import EmbeddedMemcached
+from tests.accounts.people import pend
 from tests.client import LAMP, PASSWORD, Client, assert_problem, plain_http
 from tests.conftest import Databases, Server, serving
 from tests.payments.conftest import whsec
@@ -180,19 +182,25 @@ def test_replays_are_counted(watched: Server, carol: Client):
     assert value(watched, "idempotent_replays_total") - before == 2
 
 
-def test_logins_and_lockouts_are_counted(watched: Server):
+def test_logins_and_lockouts_are_counted(watched: Server, connect: Callable[..., psycopg.Connection]):
     def counts() -> dict[str, float]:
-        outcomes = {name: value(watched, "login_attempts_total", outcome=name) for name in ("failed", "locked")}
-        return {**outcomes, "lockouts": value(watched, "lockouts_total")}
+        outcomes = ("succeeded", "failed", "locked", "busy")
+        logins = {name: value(watched, "login_attempts_total", outcome=name) for name in outcomes}
+        return {**logins, "lockouts": value(watched, "lockouts_total")}
 
     before = counts()
-    dave = Client(watched.url).register()
+    dave = Client(watched.url).register().login()
+    pend(connect(watched), dave, 5, "1 second")
+    dave.http.post("/auth/login", json={"email": dave.email, "password": PASSWORD})
+    pend(connect(watched), dave, 5, "16 minutes")  # long forgotten
     for _ in range(7):
         dave.http.post("/auth/login", json={"email": dave.email, "password": "wrong" + PASSWORD})
     dave.close()
     assert {name: count - before[name] for name, count in counts().items()} == {
+        "succeeded": 1,
         "failed": 5,
         "locked": 2,
+        "busy": 1,
         "lockouts": 1,
     }
 
