@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -81,6 +82,8 @@ def _programs() -> dict[str, str]:
 
 
 def _said(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
     # wrk shows its version and ends with 1.
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()  # noqa: S603
 

@@ -53,6 +53,7 @@ class Stack:
     def __init__(self) -> None:
         self.env: dict[str, str] = {}
         self.database_url = ""
+        self.pids: dict[str, int] = {}  # of what it started itself, by name
         self.home = Path()
         self._exits = ExitStack()
 
@@ -98,7 +99,11 @@ class Stack:
         migrator.migrate(self.database_url)
         memcached = EmbeddedMemcached()
         self._exits.callback(memcached.stop)
-        own = {"DATABASE_URL": self.database_url, "MEMCACHED_SERVERS": memcached.start(), "JWT_KEYS": new_jwt_key()}
+        address = memcached.start()
+        for name, service in (("postgres", postgres), ("memcached", memcached)):
+            if service.process is not None:
+                self.pids[name] = service.process.pid
+        own = {"DATABASE_URL": self.database_url, "MEMCACHED_SERVERS": address, "JWT_KEYS": new_jwt_key()}
         self.env = {**{name: os.environ[name] for name in PASSED_ON if name in os.environ}, **PRODUCTION, **own}
 
 
