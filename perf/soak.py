@@ -28,7 +28,6 @@ from perf.leftovers import complaints_of, held, settled
 from perf.load import sustainable, verdict
 from perf.processes import children, descriptors, memory_kb, title
 from perf.record import RESULTS
-from perf.soak_chart import draw
 from perf.stack import ROOT, Served, Stack
 
 SECONDS = 600
@@ -46,6 +45,8 @@ Row = dict[str, Any]
 
 
 def main() -> int:
+    from perf.soak_chart import draw  # matplotlib is of another extra than the tests
+
     seconds = float(os.environ.get("SECONDS") or SECONDS)
     busy = figures.busy_with_others()
     with Stack() as stack:
