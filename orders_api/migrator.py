@@ -17,11 +17,11 @@ from orders_api import pooler
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 LOCK_ID = 0x6F7264657273  # "orders" in ASCII: one number that nothing else in this database locks
 LOCK_WAIT_S = 60  # the second of two deploys waits for the first
-# Behind a migration that waits for its table's lock all later requests wait, and give up after 1 s (pool.py). So it
-# gives up sooner, lets them pass, and tries again until whoever has the lock is done.
-STATEMENT_LOCK_MS = 500
-LOCK_TRIES = 60
-BETWEEN_TRIES_S = 0.5
+# Behind a migration that waits for its table's lock all later requests wait: after 0.6 s lists are shed (admission.py),
+# after 1 s all give up (pool.py). So it gives up sooner, lets them pass, and tries again until the lock is free.
+STATEMENT_LOCK_MS = 100
+LOCK_TRIES = 120
+BETWEEN_TRIES_S = 0.4
 
 
 class MigrationLockError(Exception):

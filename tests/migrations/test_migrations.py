@@ -131,7 +131,7 @@ def test_a_migration_waits_for_a_long_transaction_and_nobody_for_the_migration(d
         migrating.join(30)
 
     assert applied == ["9001_note"]
-    assert 0.3 < longest_s < 0.9, "nobody ever waited: the test shows nothing; or for as long as a request does"
+    assert 0.05 < longest_s < 0.5, "nobody ever waited: the test shows nothing; or too long"
 
 
 def test_every_foreign_key_has_an_index(databases):
