@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-pgbouncer prove prove-long planted security schemathesis check secrets openapi load capacity storm bench growth costs mutants diagnose ablate migrate clean memcached chromium pgbouncer container-test
+.PHONY: help run test test-pgbouncer prove prove-long planted security schemathesis check secrets openapi load capacity storm slow upgrade soak bench growth costs mutants diagnose ablate migrate clean memcached chromium pgbouncer container-test
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,15 @@ capacity: .venv/.load memcached ## Searches the highest rate with p95 < 200 ms a
 
 storm: .venv/.load memcached ## Sends three times the sustainable rate, and checks that only the excess suffers (RATE, else searched)
 	@.venv/bin/python -m perf.storm
+
+slow: .venv/.load memcached ## Checks that 200 slow clients of each kind are cut off and disturb nobody (15 minutes; SECONDS, ROUNDS, RATE, ONLY)
+	@.venv/bin/python -m perf.slow
+
+upgrade: .venv/.load memcached ## Migrates and restarts under load: no failed request, no stall over a second (3 minutes; RATE, SECONDS, ORDERS)
+	@.venv/bin/python -m perf.upgrade
+
+soak: .venv/.bench memcached ## Checks that ten minutes at half the sustainable rate leave memory, connections and files as they were (RATE, SECONDS)
+	@.venv/bin/python -m perf.soak
 
 bench: .venv/.bench memcached ## Measures the service beside bare Falcon and pgbench (5 minutes; ROUNDS, SECONDS, ONLY=hello,cached_one)
 	@.venv/bin/python -m perf.bench

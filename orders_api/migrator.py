@@ -1,6 +1,7 @@
 """Migrations by yoyo, under a lock of PostgreSQL's own: any number of processes may migrate at once."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,33 +10,39 @@ from psycopg.conninfo import conninfo_to_dict
 from yoyo import read_migrations
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
-from yoyo.migrations import default_migration_table
+from yoyo.migrations import Migration, default_migration_table
 
 from orders_api import pooler
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 LOCK_ID = 0x6F7264657273  # "orders" in ASCII: one number that nothing else in this database locks
 LOCK_WAIT_S = 60  # the second of two deploys waits for the first
-STATEMENT_LOCK_MS = 2000  # a migration that can't get its table lock gives up before requests pile up behind it
+# Behind a migration that waits for its table's lock all later requests wait: after 0.6 s lists are shed (admission.py),
+# after 1 s all give up (pool.py). So it gives up sooner, lets them pass, and tries again until the lock is free.
+STATEMENT_LOCK_MS = 100
+LOCK_TRIES = 120
+BETWEEN_TRIES_S = 0.4
 
 
 class MigrationLockError(Exception):
     """Nobody should migrate now: another migration held the lock all the time, or no lock would hold."""
 
 
-def migrate(database_url: str) -> list[str]:
+def migrate(database_url: str, folder: Path = MIGRATIONS) -> list[str]:
     """Applies what is pending, in order. Returns the ids that were applied; a failed one leaves those before it."""
     with _locked(database_url) as backend, backend.lock():
-        migrations = backend.to_apply(_read())
-        backend.apply_migrations(migrations)
+        migrations = backend.to_apply(read_migrations(str(folder)))
+        for migration in migrations:
+            _persistently(backend.apply_one, migration)
         return [migration.id for migration in migrations]
 
 
-def rollback(database_url: str, count: int = 1) -> list[str]:
+def rollback(database_url: str, count: int = 1, folder: Path = MIGRATIONS) -> list[str]:
     """Takes back the last `count` migrations, newest first. Returns their ids."""
     with _locked(database_url) as backend, backend.lock():
-        migrations = backend.to_rollback(_read())[:count]
-        backend.rollback_migrations(migrations)
+        migrations = backend.to_rollback(read_migrations(str(folder)))[:count]
+        for migration in migrations:
+            _persistently(backend.rollback_one, migration)
         return [migration.id for migration in migrations]
 
 
@@ -49,8 +56,16 @@ def pending(applied_ids: list[str]) -> list[str]:
     return [id_ for id_ in all_ids() if id_ not in set(applied_ids)]
 
 
-def _read():
-    return read_migrations(str(MIGRATIONS))
+def _persistently(act: Callable[[Migration], object], migration: Migration) -> None:
+    """One migration is one transaction: what failed for a lock has left nothing behind."""
+    for _ in range(LOCK_TRIES - 1):
+        try:
+            act(migration)
+        except psycopg.errors.LockNotAvailable:
+            time.sleep(BETWEEN_TRIES_S)
+        else:
+            return
+    act(migration)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 import json
 import random
 import secrets
+import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from perf.stack import Served, Stack, seed_users, tokens
 PEOPLE = 200
 WITH_PASSWORD = 40  # these register and log in over the API, and log in again under load
 LOGINS_AT_ONCE = 4
+TRIES = 5
 NO_TRACE = "0" * 31 + "1"
 
 
@@ -71,8 +74,15 @@ def _registered(url: str, number: int) -> Seeded:
 def _post(url: str, body: dict[str, str], address: str) -> Any:
     headers = {"Content-Type": "application/json", "X-Forwarded-For": address}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310  (our own address)
-    with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310
-        return json.load(answer)
+    for _ in range(TRIES):
+        try:
+            with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            time.sleep(float(error.headers["Retry-After"]))  # hashing has its bounds, and others use the machine too
+    raise RuntimeError(f"{url} was overloaded {TRIES} times: this machine is too busy")
 
 
 def _place_orders(conninfo: str, people: list[Seeded], rng: random.Random) -> None:

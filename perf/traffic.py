@@ -311,7 +311,7 @@ class Generator:
         self._operations = Operations(self.connections, self._rng)
         self._all = deque(self._rng.sample(crowd, len(crowd)))
         self._with_password = deque(person for person in crowd if person.password)
-        self._begin = 0.0
+        self.began = 0.0  # by time.monotonic()
 
     def run(self, phases: list[Phase], report: Callable[[Sample], None]) -> None:
         """Returns when every answer is there, or has timed out."""
@@ -320,14 +320,14 @@ class Generator:
         _go_first()
         gc.collect()
         gc.freeze()  # a collection of everything would stop the generator for tens of milliseconds
-        self._begin = time.perf_counter() + 0.1
+        self.began = time.monotonic() + 0.1
         for at, operation in plan:
-            gevent.sleep(max(0.0, self._begin + at - time.perf_counter()))
+            gevent.sleep(max(0.0, self.began + at - time.monotonic()))
             flying.spawn(self._one, at, operation, report)
         flying.join()
 
     def _one(self, at: float, operation: str, report: Callable[[Sample], None]) -> None:
-        lag = time.perf_counter() - self._begin - at
+        lag = time.monotonic() - self.began - at
         size, outcome = 0, "ok"
         try:
             with gevent.Timeout(REQUEST_TIMEOUT_S):
@@ -340,7 +340,7 @@ class Generator:
             outcome = "timeout"
         except (OSError, ValueError, LookupError, TypeError) as error:  # no whole answer, or not of the known shape
             outcome = f"{type(error).__name__}: {error}"
-        report(Sample(at, operation, lag, time.perf_counter() - self._begin - at, outcome, size))
+        report(Sample(at, operation, lag, time.monotonic() - self.began - at, outcome, size))
 
     def _act(self, operation: str) -> Answer:
         """The next person's turn: in turns, everybody is as busy as everybody else."""
@@ -364,7 +364,8 @@ def main() -> None:
     generator.run([Phase(*phase) for phase in plan["phases"]], samples.append)
     connections = generator.connections
     with open(samples_file, "w") as file:
-        json.dump({"samples": samples, "connections": connections.opened, "waited": connections.waited}, file)
+        sent = {"samples": samples, "began": generator.began}
+        json.dump({**sent, "connections": connections.opened, "waited": connections.waited}, file)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""gunicorn's edge: what is too broken to reach the application gets a plain 400, and is heard out first."""
+"""gunicorn's edge: what is too broken to reach the application gets a plain 400, and is heard out first; who does not
+read what it asked for is cut off."""
 
 import contextlib
 import functools
 import socket
+import struct
 from typing import Any
 
 import gevent
@@ -21,6 +23,10 @@ from orders_api import metrics
 from orders_api.admission import in_flight
 
 LINGER_S = 1.0
+# To take an answer: gunicorn would wait for ever, and each such client kept a connection for good. The largest page
+# there is takes 1.5 Mbit/s then.
+SEND_DEADLINE_S = 20
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: nothing is kept for a client that does not read
 # Connections that a crowded worker accepts each time its loop comes round, after 50 ms or more. One by one, as gunicorn
 # accepts them to give all workers alike, requests and health checks wait for seconds before anybody sees them.
 ACCEPTED_BY_THE_CROWDED = 16
@@ -44,10 +50,19 @@ class Worker(GeventWorker):
         kind = Server if self.cfg.workers > 1 else StreamServer
         return kind(listener, handle=functools.partial(self.handle, listener), spawn=spawn)
 
-    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+    def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> Any:
         """gunicorn calls this for each request that it could read."""
         _check(req)
-        return super().handle_request(listener_name, req, sock, addr)
+        # gevent's sendall takes it for all the bytes together: to read one now and then is of no use.
+        sock.settimeout(SEND_DEADLINE_S)
+        try:
+            return super().handle_request(listener_name, req, sock, addr)
+        except TimeoutError:
+            self.log.warning("Cut off a client that did not read its answer within %s s", SEND_DEADLINE_S)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            raise StopIteration from None  # as gunicorn ends a connection
+        finally:
+            sock.settimeout(None)  # gunicorn has a deadline of its own for the next request
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         if isinstance(exc, OURS) or not isinstance(exc, ParseException):

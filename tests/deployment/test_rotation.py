@@ -14,10 +14,11 @@ import pytest
 from orders_api import migrator
 from orders_api.dev import EmbeddedPostgres
 from orders_api.dev.local import new_jwt_key
+from perf.router import Router
 from tests import pooler
 from tests.client import Client
 from tests.conftest import ROOT, Server, a_postgres
-from tests.deployment.traffic import Router, Traffic
+from tests.deployment.traffic import Traffic
 from tests.payments.conftest import whsec
 from tests.payments.provider import Provider
 from tests.reporting.sentry import Sentry

@@ -1,6 +1,7 @@
 """The migrations: forth and back, two at once, and the indexes that the queries count on."""
 
 import threading
+import time
 import uuid
 
 import psycopg
@@ -111,6 +112,26 @@ def test_a_stale_lock_of_a_killed_migrator_is_cleared(databases):
         connection.execute("INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, now(), 1)")
 
     assert migrator.migrate(url) == migrator.all_ids()[-1:]
+
+
+def test_a_migration_waits_for_a_long_transaction_and_nobody_for_the_migration(databases, tmp_path):
+    (tmp_path / "9001_note.sql").write_text("ALTER TABLE orders ADD COLUMN note text")
+    url, applied, longest_s = databases.migrated(), [], 0.0
+    migrating = threading.Thread(target=lambda: applied.extend(migrator.migrate(url, tmp_path)))
+    with psycopg.connect(url) as reader, psycopg.connect(url, autocommit=True) as request:
+        reader.execute("SELECT 1 FROM orders LIMIT 1")
+        migrating.start()
+        until = time.monotonic() + 2.2
+        while time.monotonic() < until:
+            began = time.monotonic()
+            request.execute("SELECT 1 FROM orders LIMIT 1")
+            longest_s = max(longest_s, time.monotonic() - began)
+        assert applied == []
+        reader.commit()
+        migrating.join(30)
+
+    assert applied == ["9001_note"]
+    assert 0.05 < longest_s < 0.5, "nobody ever waited: the test shows nothing; or too long"
 
 
 def test_every_foreign_key_has_an_index(databases):

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from orders_api.payments.signatures import TOLERANCE_S, is_signed, sign
+from orders_api.payments.signatures import is_signed, sign
 from tests.mutations import changed
 
 # From the specification's reference implementations (github.com/standard-webhooks/standard-webhooks).
