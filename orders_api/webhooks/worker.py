@@ -1,7 +1,6 @@
 """`orders-api deliver`: sends what is due, some at a time, until it is told to stop. Any number may run at once."""
 
 import signal
-import threading
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -32,18 +31,27 @@ class Worker:
 
     def __init__(self, *, allow_private: bool) -> None:
         self.allow_private = allow_private
-        self.over = threading.Event()
+        # Not an Event: set by a handler that interrupts its own wait(), it would wait for its own lock, for good.
+        self.over = False
 
     def heed_signals(self) -> None:
         """From now on SIGTERM and SIGINT end `run`, also when they come before it."""
         for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, lambda *_: self.over.set())
+            signal.signal(signum, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        self.over = True
+
+    def pause(self, seconds: float) -> None:
+        """Not cut short by a signal; so it is short."""
+        if not self.over:
+            time.sleep(seconds)
 
     def run(self) -> None:
         """Returns after a signal, when the attempts that are on their way are written down."""
         flying: Flying = {}
         with ThreadPoolExecutor(THREADS, "deliver") as threads:
-            while not self.over.is_set():
+            while not self.over:
                 self._turn(threads, flying)
             give_up = time.monotonic() + GRACE_S
             while flying and time.monotonic() < give_up:
@@ -56,14 +64,14 @@ class Worker:
         except (PeeweeException, psycopg.Error, Problem) as error:
             log.warning("the database can't be asked", error=type(error).__name__)
             db.close()
-            self.over.wait(AFTER_TROUBLE_S)
+            self.pause(AFTER_TROUBLE_S)
             return
         for job in jobs:
             flying[threads.submit(self._attempt, job)] = job
         if flying:
             self._land(flying)
         else:
-            self.over.wait(POLL_S)
+            self.pause(POLL_S)
 
     def _attempt(self, job: Job) -> Result:
         """Goes on with the trace of the request that made the event."""

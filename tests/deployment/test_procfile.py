@@ -14,10 +14,11 @@ import psycopg
 import pytest
 
 from orders_api import migrator
+from orders_api.dev import EmbeddedPostgres
 from orders_api.dev.local import new_jwt_key
 from tests import pooler
 from tests.client import LAMP, Client
-from tests.conftest import BASE_ENV, ROOT, Databases, free_port
+from tests.conftest import BASE_ENV, ROOT, a_postgres, free_port
 from tests.web.raw import post, read, wait_until
 
 UP_S = 30
@@ -87,8 +88,10 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def platform(databases: Databases, memcached: str) -> Platform:
-    return Platform(databases.empty(), memcached)
+def platform(memcached: str) -> Iterator[Platform]:
+    """On a PostgreSQL that forgets nothing: production is ready on no other."""
+    with a_postgres(lambda home: EmbeddedPostgres(home / "data", home / "s", durable=True)) as postgres:
+        yield Platform(postgres.start(), memcached)
 
 
 @pytest.fixture

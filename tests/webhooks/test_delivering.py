@@ -3,6 +3,8 @@
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -13,6 +15,7 @@ import pytest
 from orders_api.webhooks import dispatch, sender
 from orders_api.webhooks.dispatch import SCHEDULE_S, Job
 from tests.client import assert_problem
+from tests.conftest import ROOT
 from tests.web.raw import wait_until
 from tests.webhooks.receiver import Receiver
 
@@ -165,6 +168,24 @@ def test_after_a_rotation_both_secrets_sign_for_a_day(alice, server, sql, delive
     assert later.is_signed_by(rotated["secret"])
     with pytest.raises(Exception, match="signature"):
         later.is_signed_by(endpoint["secret"])
+
+
+def test_a_signal_at_any_moment_ends_it():
+    """Sent again and again, it comes also while the last one is heeded, and while a pause begins or ends."""
+    many = """if True:
+        import signal
+        from orders_api.webhooks.worker import Worker
+
+        worker = Worker(allow_private=True)
+        worker.heed_signals()
+        signal.signal(signal.SIGALRM, signal.getsignal(signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        for _ in range(50_000):
+            worker.over = False
+            worker.pause(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    """
+    assert subprocess.run([sys.executable, "-c", many], cwd=ROOT, timeout=20, check=False).returncode == 0
 
 
 def test_a_deleted_endpoint_hears_no_more(alice, server, deliver, receiver, endpoint):
