@@ -10,7 +10,7 @@ import pytest
 
 from tests.proofs.books import read_books
 from tests.proofs.checker import Run, Violation, check
-from tests.proofs.customer import Customer, Errand, Hours
+from tests.proofs.customer import Customer, Errand, Hours, User
 from tests.proofs.history import Recorder, attempts_in
 from tests.proofs.plan import Size
 from tests.proofs.site import Site
@@ -41,7 +41,6 @@ CASES = [
     Case("key only in memcached", 2, {"memcached flushed": 2}),
     Case("no unique constraint", 2, {}, "ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey"),
     Case("cursor without tie-breaker", 7),
-    Case("cache key without the user", 9),
     Case("webhook answered before COMMIT", 6, {"worker killed": 2}),
 ]
 LAZY_COMMIT = """
@@ -62,6 +61,14 @@ def test_commits_that_a_crash_takes_back_are_seen():
 
 def test_a_lock_released_by_a_stranger_is_seen():
     assert numbers(behind_a_slow_reader("lock released by a stranger")) == {12}
+
+
+def test_a_cache_key_without_the_user_is_seen():
+    assert 9 in numbers(one_after_the_other("cache key without the user"))
+
+
+def test_users_one_after_the_other_see_what_is_theirs():
+    assert one_after_the_other(None) == []
 
 
 def test_slow_readers_alone_are_no_defect():
@@ -100,12 +107,7 @@ def behind_a_slow_reader(defect: str) -> list[Violation]:
     The third comes right after: it should wait for the second.
     """
     with site_of(defect, WEB_CONCURRENCY="1") as site:
-        errand = replace(PATIENT, port=site.served.port)
-        (user,) = site.users(1)
-        history = Path(site.stack.home / "history.jsonl")
-        recorder = Recorder(history)
-        readers = [Customer(f"reader-{number}", user, [], errand, Hours(5), recorder) for number in range(3)]
-        editor = Customer("editor", user, [], errand, Hours(5), recorder)
+        editor, *readers = customers(site, site.users(1) * 4)
         order = editor.place()
         began = time.monotonic()
         threads = []
@@ -118,9 +120,33 @@ def behind_a_slow_reader(defect: str) -> list[Violation]:
                 editor.edit(order["id"])
         for thread in threads:
             thread.join()
-        for customer in (editor, *readers):
-            customer.line.hang_up()
-        return check(Run(attempts_in([history]), [], read_books(site.stack.database_url)))
+        return judged(site, [editor, *readers])
+
+
+def one_after_the_other(defect: str | None) -> list[Violation]:
+    """Two users, each with an order, look at all that is theirs, while nobody writes."""
+    with site_of(defect) as site:
+        both = customers(site, site.users(2))
+        for one in both:
+            one.place()
+        for one in both:
+            one.audit()
+        return judged(site, both)
+
+
+def customers(site: Site, users: list[User]) -> list[Customer]:
+    errand, recorder = replace(PATIENT, port=site.served.port), Recorder(history_of(site))
+    return [Customer(f"c{number}", user, [], errand, Hours(5), recorder) for number, user in enumerate(users)]
+
+
+def judged(site: Site, everybody: list[Customer]) -> list[Violation]:
+    for one in everybody:
+        one.line.hang_up()
+    return check(Run(attempts_in([history_of(site)]), [], read_books(site.stack.database_url)))
+
+
+def history_of(site: Site) -> Path:
+    return site.stack.home / "history.jsonl"
 
 
 def site_of(defect: str | None, **settings: str) -> Site:
