@@ -47,12 +47,12 @@ class Crowd:
             process.send_signal(signal.SIGTERM)
         for process in self.processes:
             try:
-                failed = process.wait(self.errand.drain_s + LEAVE_S)
+                code = process.wait(self.errand.drain_s + LEAVE_S)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGUSR1)
                 time.sleep(1)
                 raise RuntimeError("a client process hangs: see its stacks above") from None
-            if failed:
+            if code not in (0, -signal.SIGTERM):  # by the signal: its clients had given up, and it was leaving
                 raise RuntimeError("a client process failed: see its traceback above")
 
     def stop(self) -> None:
