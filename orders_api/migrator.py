@@ -57,7 +57,10 @@ def pending(applied_ids: list[str]) -> list[str]:
 
 
 def _persistently(act: Callable[[Migration], object], migration: Migration) -> None:
-    """One migration is one transaction: what failed for a lock has left nothing behind."""
+    """One migration is one transaction: what failed for a lock has left nothing behind.
+
+    But for what is not transactional: that sets a lock_timeout of its own, long enough not to come here.
+    """
     for _ in range(LOCK_TRIES - 1):
         try:
             act(migration)
