@@ -1,6 +1,6 @@
 """What schemathesis can't read from the description: who it is, and how a provider signs. Loaded by its hooks setting.
 
-CALLERS: a file with access tokens of as many users, one a line, for this process alone to use.
+SERVED: where the service is. CALLERS: a file with access tokens of as many users, one a line, for this process alone.
 """
 
 import atexit
@@ -87,15 +87,29 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 
 
 def _make_sense_of(case: Case) -> None:
-    """A key is for one order, a cursor is one of ours, items add up to the total: the description can't say so."""
+    """A key is for one order, a cursor is ours, an order is there, items add up: the description can't say so."""
     if "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = used_key["last"] = uuid.uuid4().hex
     if "key" in case.path_parameters:
         case.path_parameters |= {"key": used_key.get("last", "none")}
     if case.meta.phase.name != TestPhase.STATEFUL:
         case.query.pop("cursor", None)
+        if case.operation.label == "PATCH /orders/{order_id}":
+            order = _a_pending_order()
+            case.path_parameters |= {"order_id": order.json()["id"]}
+            if "If-Match" in case.headers:
+                case.headers["If-Match"] = order.headers["ETag"]
     if isinstance(case.body, dict) and case.body.get("items") and "total_cents" in case.body:
         case.body["total_cents"] = sum(item["quantity"] * item["unit_price_cents"] for item in case.body["items"])
+
+
+def _a_pending_order() -> requests.Response:
+    """One for each change: the next may cancel it."""
+    headers = {"Authorization": f"Bearer {TOKENS[0]}", "Idempotency-Key": uuid.uuid4().hex}
+    order = {"currency": "EUR", "total_cents": 1250}
+    answer = requests.post(f"{os.environ['SERVED']}/orders", json=order, headers=headers, timeout=10)
+    answer.raise_for_status()
+    return answer
 
 
 @schemathesis.hook

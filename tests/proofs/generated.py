@@ -48,7 +48,7 @@ def run(stack: Stack, wanted: int, seed: int) -> dict[str, Any]:
     callers, excused = stack.home / "callers", stack.home / "excused.json"
     callers.touch(mode=0o600)
     callers.write_text("\n".join(tokens(served, seed_users(stack.database_url, CALLERS))))
-    hooked = {"CALLERS": str(callers), "EXCUSED": str(excused), "PROVIDER_SECRET": secret.hex()}
+    hooked = {"SERVED": served.url, "CALLERS": str(callers), "EXCUSED": str(excused), "PROVIDER_SECRET": secret.hex()}
     examples = max(FEWEST_EXAMPLES, (wanted - FIXED) // PER_EXAMPLE)
     report = _schemathesis(served, {**hooked, "METRICS_TOKEN": metrics_token}, examples, seed, stack.home)
     return {**report, "excused": json.loads(excused.read_text())}
