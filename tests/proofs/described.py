@@ -87,27 +87,34 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 
 
 def _make_sense_of(case: Case) -> None:
-    """A key is for one order, a cursor is ours, an order is there, items add up: the description can't say so."""
+    """A key is for one order, a cursor is ours, what is named is there, items add up: no description can say so."""
     if "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = used_key["last"] = uuid.uuid4().hex
     if "key" in case.path_parameters:
         case.path_parameters |= {"key": used_key.get("last", "none")}
     if case.meta.phase.name != TestPhase.STATEFUL:
         case.query.pop("cursor", None)
-        if case.operation.label == "PATCH /orders/{order_id}":
-            order = _a_pending_order()
-            case.path_parameters |= {"order_id": order.json()["id"]}
-            if "If-Match" in case.headers:
-                case.headers["If-Match"] = order.headers["ETag"]
+        _name_what_is_there(case)
     if isinstance(case.body, dict) and case.body.get("items") and "total_cents" in case.body:
         case.body["total_cents"] = sum(item["quantity"] * item["unit_price_cents"] for item in case.body["items"])
 
 
-def _a_pending_order() -> requests.Response:
-    """One for each change: the next may cancel it."""
+def _name_what_is_there(case: Case) -> None:
+    """A new one each time: the change may cancel the order, and a refresh token is good once."""
+    if case.operation.label == "PATCH /orders/{order_id}":
+        order = _posted("/orders", {"currency": "EUR", "total_cents": 1250})
+        case.path_parameters |= {"order_id": order.json()["id"]}
+        if "If-Match" in case.headers:
+            case.headers["If-Match"] = order.headers["ETag"]
+    if case.operation.label == "POST /auth/refresh":
+        credentials = {"email": f"{uuid.uuid4().hex}@example.com", "password": uuid.uuid4().hex}
+        _posted("/auth/register", credentials)
+        case.body = {"refresh_token": _posted("/auth/login", credentials).json()["refresh_token"]}
+
+
+def _posted(path: str, body: dict[str, Any]) -> requests.Response:
     headers = {"Authorization": f"Bearer {TOKENS[0]}", "Idempotency-Key": uuid.uuid4().hex}
-    order = {"currency": "EUR", "total_cents": 1250}
-    answer = requests.post(f"{os.environ['SERVED']}/orders", json=order, headers=headers, timeout=10)
+    answer = requests.post(f"{os.environ['SERVED']}{path}", json=body, headers=headers, timeout=10)
     answer.raise_for_status()
     return answer
 
