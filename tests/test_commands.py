@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import psycopg
 import pytest
 
 from orders_api import migrator
@@ -43,3 +44,32 @@ def test_made_keys_are_taken_as_settings():
 
     assert run("expire", DATABASE_URL=UNREACHABLE, **made).returncode == 1
     assert run("expire", DATABASE_URL=UNREACHABLE, **{**made, "JWT_KEYS": "k1:short"}).returncode == 78
+
+
+def test_a_demo_user_is_made_once_with_orders_and_their_events(databases):
+    url = databases.migrated()
+
+    assert seed(url).stdout == "Made demo@example.com with five orders.\n"
+    assert seed(url).stdout == "demo@example.com is already there.\n"
+    with psycopg.connect(url) as sql:
+        assert sql.execute("SELECT count(*) FROM orders").fetchone() == (5,)
+        sequences = sql.execute("SELECT sequence FROM order_events ORDER BY sequence").fetchall()
+        assert sequences == [(1,), (2,), (3,), (4,), (5,)]
+
+
+def test_orders_without_events_are_not_said_to_be_made(databases):
+    url = databases.migrated()
+    with psycopg.connect(url) as sql:
+        sql.execute("CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        sql.execute("CREATE TRIGGER no_counters BEFORE INSERT ON feeds FOR EACH ROW EXECUTE FUNCTION skip()")
+
+    ended = seed(url)
+
+    assert ended.returncode == 1
+    assert "the user has no counter row" in ended.stderr
+    with psycopg.connect(url) as sql:
+        assert sql.execute("SELECT count(*) FROM orders").fetchone() == (0,)
+
+
+def seed(url: str) -> subprocess.CompletedProcess[str]:
+    return run("seed", DATABASE_URL=url, DEMO_PASSWORD="correct horse", BCRYPT_ROUNDS="4")

@@ -34,7 +34,6 @@ class Representation:
         resp.set_headers(PRIVATE)
         if self.link:
             resp.set_header("Link", self.link)
-        resp.content_type = falcon.MEDIA_JSON
         resp.data = self.body
 
 

@@ -210,7 +210,6 @@ def _write(resp: falcon.Response, answer: StoredAnswer) -> None:
     resp.set_headers(PRIVATE)
     resp.set_header("Location", answer.location)
     resp.set_header("ETag", answer.etag)
-    resp.content_type = falcon.MEDIA_JSON
     resp.data = answer.body
 
 

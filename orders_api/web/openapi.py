@@ -128,5 +128,4 @@ class OpenApi(Resource):
     )
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.set_header("Cache-Control", "public, max-age=300")
-        resp.content_type = falcon.MEDIA_JSON
         resp.data = self.body

@@ -1,5 +1,6 @@
 """What a race needs: everybody at once, and a lock held by a second connection."""
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import psycopg
+
+from tests.client import Client
 
 T = TypeVar("T")
 
@@ -40,3 +43,15 @@ def wait_until_blocked(sql: psycopg.Connection, holder: psycopg.Connection, coun
     while sql.execute(query, [holder.info.backend_pid]).fetchone()[0] < count:
         assert time.monotonic() < deadline, "nobody came to wait for the lock"
         time.sleep(0.002)
+
+
+def hold_key(connection: psycopg.Connection, client: Client, key: str) -> None:
+    """Takes the lock of a key, as a request does that has not committed: of any release, for they run side by side."""
+    name = f"{client.user_id}|POST /orders|{key}".encode()
+    lock = int.from_bytes(hashlib.sha256(name).digest()[:8], signed=True)
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
+
+
+def hold_feed(holder: psycopg.Connection, client: Client) -> None:
+    """No write of this user's gets to its COMMIT until `holder` lets go: its event needs the row."""
+    holder.execute("SELECT 1 FROM feeds WHERE user_id = %s FOR UPDATE", [client.user_id])

@@ -1,6 +1,5 @@
 """`Idempotency-Key`: one key, one order, one answer, whatever happens on the way."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import httpx
 import pytest
 
 from tests.client import LAMP, assert_problem
-from tests.orders.races import at_once, second_connection, wait_until_blocked
+from tests.orders.races import at_once, hold_feed, hold_key, second_connection, wait_until_blocked
 
 OTHER = {"currency": "USD", "total_cents": 99}
 INVALID = {"currency": "nope"}
@@ -46,18 +45,6 @@ def expire(server):
 
 def lookup(client, key):
     return client.get(f"/idempotency-keys/{quote(key, safe='')}")
-
-
-def hold_key(connection, client, key):
-    """Takes the lock of a key, as a request does that has not committed: of any release, for they run side by side."""
-    name = f"{client.user_id}|POST /orders|{key}".encode()
-    lock = int.from_bytes(hashlib.sha256(name).digest()[:8], signed=True)
-    connection.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
-
-
-def hold_feed(connection, client):
-    """Takes the row that an order needs for its event: it stops just before its COMMIT."""
-    connection.execute("SELECT 1 FROM feeds WHERE user_id = %s FOR UPDATE", [client.user_id])
 
 
 def test_a_repeated_key_replays_the_first_answer_byte_for_byte(alice, sql):

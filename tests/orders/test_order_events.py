@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.client import LAMP, assert_problem
-from tests.orders.races import at_once, second_connection, wait_until_blocked
+from tests.orders.races import at_once, hold_feed, second_connection, wait_until_blocked
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_each_user_is_numbered_alone(alice, bob, sql):
 
 def test_what_is_not_committed_takes_no_number(alice, sql, server):
     with second_connection(server.database_url) as holder:
-        holder.execute("SELECT 1 FROM feeds WHERE user_id = %s FOR UPDATE", [alice.user_id])
+        hold_feed(holder, alice)
         assert_problem(alice.place(), 503, "overloaded")
     alice.place()
 

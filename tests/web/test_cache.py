@@ -28,6 +28,7 @@ from orders_api.memcached import Memcached, hashed
 from orders_api.orders.models import ORDERS
 from tests.client import Client
 from tests.conftest import Server, running_memcached
+from tests.orders.races import hold_feed
 from tests.web.raw import Answers, at_once, blocked_by, exchange, get, patch, post, read, sent, wait_until
 
 Connect = Callable[..., psycopg.Connection]
@@ -163,11 +164,6 @@ def timed(request: Callable[[], Any]) -> tuple[float, Any]:
     start = time.monotonic()
     result = request()
     return time.monotonic() - start, result
-
-
-def hold_feed(holder: psycopg.Connection, client: Client) -> None:
-    """No write of this user's gets to its COMMIT until `holder` lets go: its event needs the row."""
-    holder.execute("SELECT 1 FROM feeds WHERE user_id = %s FOR UPDATE", [client.user_id])
 
 
 def set_note(sql: psycopg.Connection, client: Client, text: str) -> None:
