@@ -163,11 +163,14 @@ def test_other_methods_and_parameters_are_refused(provider):
 def test_proof_13_a_flood_is_refused_by_ip_and_aggregated_while_the_provider_gets_through(
     serve, client_of, provider_of, connect
 ):
-    server = serve(WEBHOOK_SECRETS=whsec(SECRET), RATE_LIMIT_IP="200/minute", TRUSTED_PROXY_HOPS="1")
+    settings = {"WEBHOOK_SECRETS": whsec(SECRET), "RATE_LIMIT_IP": "200/minute", "TRUSTED_PROXY_HOPS": "1"}
+    server = serve(**settings)
+    beside = serve(**settings, database_url=server.database_url)
     order = client_of(server).place().json()
     sql = connect(server)
-    with plain_http(base_url=server.url, headers={"X-Forwarded-For": "203.0.113.9"}) as flood:
-        answers = [flood.post("/webhooks/payments", json={"n": number}) for number in range(300)]
+    with plain_http(headers={"X-Forwarded-For": "203.0.113.9"}) as flood:
+        urls = [f"{one.url}/webhooks/payments" for one in (server, beside)] * 150
+        answers = [flood.post(url, json={"n": number}) for number, url in enumerate(urls)]
     rows = sql.execute("SELECT attempts FROM webhook_attempts WHERE client_ip = '203.0.113.9'").fetchall()
 
     assert [answer.status_code for answer in answers] == [401] * 200 + [429] * 100
