@@ -8,7 +8,7 @@ import functools
 import hashlib
 import time
 
-import gevent
+import gevent.socket
 from gevent.event import Event
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
@@ -83,15 +83,17 @@ class Server:
     """One server: one connection a process, and a circuit breaker in front of it.
 
     What all requests ask while an answer is on its way travels together when it has come: under load one system call
-    serves many.
+    serves many. The first of them sends it and reads the answer, in its own greenlet: to start one for the trip cost
+    more than the trip, as CPython maps memory for each one's frames.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.name = f"{host}:{port}".encode()
-        self._connection = _Connection((host, port), connect_timeout=TIMEOUT_S, timeout=TIMEOUT_S, no_delay=True)
+        timeouts = {"connect_timeout": TIMEOUT_S, "timeout": TIMEOUT_S}
+        self._connection = _Connection((host, port), socket_module=gevent.socket, no_delay=True, **timeouts)
         self._closed_until = 0.0
+        self._asking = False
         self._waiting: list[Questions] = []
-        self._sender: gevent.Greenlet | None = None
 
     @property
     def broken(self) -> bool:
@@ -103,20 +105,37 @@ class Server:
         if self.broken:
             return
         self._waiting.append(questions)
-        if self._sender is None:
-            self._sender = gevent.spawn(self._send)
         with span("cache", questions.summary() if recording() else ""):
-            questions.done.wait()
+            if self._asking:
+                self._wait(questions)
+            if not questions.over:
+                self._ask_for_all()
 
-    def _send(self) -> None:
+    def _wait(self, questions: "Questions") -> None:
+        """Until another has asked for us, or has left it to us to ask for all who wait."""
         try:
-            while self._waiting:
-                together, self._waiting = self._waiting, []
-                self._exchange(together)
-                for questions in together:
-                    questions.done.set()
-        finally:
-            self._sender = None
+            questions.wait()
+        except BaseException:
+            if questions in self._waiting:
+                self._waiting.remove(questions)
+                if questions.called:
+                    self._hand_on()
+            raise
+
+    def _ask_for_all(self) -> None:
+        self._asking = True
+        together, self._waiting = self._waiting, []
+        try:
+            self._exchange(together)
+        finally:  # killed, it leaves the others without answers, as they are when memcached is down
+            for questions in together:
+                questions.end()
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        self._asking = bool(self._waiting)
+        if self._waiting:
+            self._waiting[0].call()
 
     def _exchange(self, together: "list[Questions]") -> None:
         if self.broken:
@@ -133,12 +152,31 @@ class Server:
 class Questions:
     """What one batch asks of one server."""
 
-    __slots__ = ("commands", "done", "replies")
+    __slots__ = ("_turn", "commands", "over", "replies")
 
     def __init__(self) -> None:
         self.commands: list[bytes] = []
         self.replies: list[Reply] = []
-        self.done = Event()
+        self.over = False
+        self._turn: Event | None = None  # most wait for nobody
+
+    def wait(self) -> None:
+        """Until `end` or `call`."""
+        self._turn = Event()
+        self._turn.wait()
+
+    @property
+    def called(self) -> bool:
+        return self._turn is not None and self._turn.is_set()
+
+    def call(self) -> None:
+        assert self._turn is not None, "who does not wait asks"
+        self._turn.set()
+
+    def end(self) -> None:
+        self.over = True
+        if self._turn is not None:
+            self._turn.set()
 
     def summary(self) -> str:
         """The commands by their names and the beginnings of their hashed keys, without what is stored."""

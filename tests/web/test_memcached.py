@@ -1,0 +1,147 @@
+"""How requests share the one connection that their worker has to a memcached."""
+
+from collections.abc import Iterator
+
+import gevent
+import gevent.socket
+import pytest
+from gevent.event import Event
+from gevent.server import StreamServer
+
+from orders_api.memcached import BREAKER_S, TIMEOUT_S, Memcached, Reply
+from orders_api.settings import Settings
+
+END = b"mn\r\n"  # of what travels together
+
+
+class Relay:
+    """Stands between us and memcached, counts the trips, and keeps the answers back while `open` is not set."""
+
+    def __init__(self, memcached: str) -> None:
+        host, _, port = memcached.partition(":")
+        self.memcached = host, int(port)
+        self.trips = 0
+        self.open = Event()
+        self.server = StreamServer(("127.0.0.1", 0), self._serve)
+        self.server.start()
+
+    def _serve(self, client: gevent.socket.socket, _: object) -> None:
+        with gevent.socket.create_connection(self.memcached) as there:
+            answering = gevent.spawn(self._answer, there, client)
+            while asked := client.recv(65536):
+                self.trips += asked.count(END)
+                there.sendall(asked)
+            answering.kill()
+
+    def _answer(self, there: gevent.socket.socket, client: gevent.socket.socket) -> None:
+        while answer := there.recv(65536):
+            self.open.wait()
+            client.sendall(answer)
+
+
+@pytest.fixture(autouse=True)
+def no_hang() -> Iterator[None]:
+    with gevent.Timeout(10):
+        yield
+
+
+@pytest.fixture
+def relay(memcached: str) -> Iterator[Relay]:
+    relay = Relay(memcached)
+    yield relay
+    relay.open.set()
+    relay.server.stop()
+
+
+@pytest.fixture
+def there(relay: Relay) -> Memcached:
+    memcached = Memcached()
+    keys = "k1:" + "A" * 43
+    address = f"127.0.0.1:{relay.server.server_port}"
+    given = {"ENVIRONMENT": "development", "DATABASE_URL": "postgresql:///", "JWT_KEYS": keys}
+    memcached.open(Settings.from_env({**given, "MEMCACHED_SERVERS": address}))
+    return memcached
+
+
+def remembered(memcached: Memcached, number: int) -> Reply:
+    """Stores a value and asks for it, in one batch: the reply."""
+    batch = memcached.batch()
+    batch.set("home", f"key {number}", b"%d" % number, 10)
+    reply = batch.get("home", f"key {number}")
+    batch.run()
+    return reply
+
+
+def asking(memcached: Memcached, count: int) -> list[gevent.Greenlet]:
+    """So many greenlets: the first has asked, and the others wait for it."""
+    greenlets = [gevent.spawn(remembered, memcached, number) for number in range(count)]
+    gevent.sleep(TIMEOUT_S / 5)
+    return greenlets
+
+
+def test_what_is_asked_while_an_answer_is_on_its_way_travels_together(relay: Relay, there: Memcached):
+    greenlets = asking(there, 20)
+    relay.open.set()
+
+    assert [one.get(timeout=1).value for one in greenlets] == [b"%d" % number for number in range(20)]
+    assert relay.trips == 2
+
+
+def test_who_asks_alone_is_answered_alone(relay: Relay, there: Memcached):
+    relay.open.set()
+
+    assert [remembered(there, number).value for number in range(3)] == [b"0", b"1", b"2"]
+    assert relay.trips == 3
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_one_that_is_killed_takes_no_other_s_answer_along(relay: Relay, there: Memcached, number: int):
+    """The one that asks, the one that would be next, one in the middle, the last."""
+    greenlets = asking(there, 4)
+    greenlets[number].kill()
+    relay.open.set()
+
+    left = [n for n in range(4) if n != number]
+    assert [greenlets[n].get(timeout=1).value for n in left] == [b"%d" % n for n in left]
+    assert remembered(there, 7).value == b"7"
+
+
+def test_one_that_is_killed_when_its_turn_has_come_hands_it_on(relay: Relay, there: Memcached):
+    greenlets: list[gevent.Greenlet] = []
+
+    def first() -> None:
+        remembered(there, 0)
+        # Told that it is its turn, the next has not run yet. Who dies goes to the hub, which has to find back to us.
+        gevent.get_hub().loop.run_callback(gevent.getcurrent().switch)
+        greenlets[0].throw(gevent.GreenletExit)
+
+    gevent.spawn(first)
+    gevent.sleep(0)
+    greenlets += asking(there, 3)
+    relay.open.set()
+
+    assert [one.get(timeout=1).value for one in greenlets[1:]] == [b"1", b"2"]
+    assert isinstance(greenlets[0].value, gevent.GreenletExit)
+
+
+def test_when_the_one_that_asks_for_all_is_killed_the_others_go_on_without_answers(relay: Relay, there: Memcached):
+    gevent.spawn(remembered, there, 7)
+    gevent.sleep(0)
+    greenlets = asking(there, 3)
+    relay.open.set()
+    while relay.trips < 2:
+        gevent.sleep(0)
+    greenlets[0].kill()
+
+    assert [one.get(timeout=1).up for one in greenlets[1:]] == [False, False]
+    assert remembered(there, 7).value == b"7"
+
+
+def test_all_who_wait_are_let_go_when_no_answer_comes(relay: Relay, there: Memcached):
+    greenlets = asking(there, 20)
+
+    assert [one.get(timeout=5 * TIMEOUT_S).up for one in greenlets] == [False] * 20
+    assert there.broken == 1
+    relay.open.set()
+    gevent.sleep(BREAKER_S)
+    assert remembered(there, 7).value == b"7"
