@@ -148,7 +148,7 @@ class Admission:
                 self._refuse(waiter)
                 self._hand_out()
         waited_s = self._clock() - began
-        metrics.waits.labels(self.name).observe(waited_s)
+        metrics.series(metrics.waits, self.name).observe(waited_s)
         if not waiter.admitted:
             raise Problem("overloaded", after_s=1)
         return waited_s

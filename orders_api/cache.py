@@ -129,7 +129,7 @@ class Lookup:
         try:
             return self._value(load)
         finally:
-            metrics.cache_lookups.labels(self._scope.kind.name, self.verdict).inc()
+            metrics.series(metrics.cache_lookups, self._scope.kind.name, str(self.verdict)).inc()
 
     def _value(self, load: Callable[[], bytes]) -> bytes:
         generation = self._usable_generation()

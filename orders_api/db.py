@@ -160,6 +160,7 @@ class Database(Psycopg3Database):
 
 
 psycopg.types.json.set_json_loads(orjson.loads)
+psycopg.types.json.set_json_dumps(orjson.dumps)
 db = Database()
 
 

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import time
 
+import gevent
 import gevent.socket
 from gevent.event import Event
 from pymemcache.client.base import Client
@@ -106,36 +107,38 @@ class Server:
             return
         self._waiting.append(questions)
         with span("cache", questions.summary() if recording() else ""):
-            if self._asking:
-                self._wait(questions)
-            if not questions.over:
+            self._wait(questions)
+            if questions.asks:
                 self._ask_for_all()
 
     def _wait(self, questions: "Questions") -> None:
-        """Until another has asked for us, or has left it to us to ask for all who wait."""
+        """Until another has asked for us, or it is ours to ask for all who wait."""
         try:
-            questions.wait()
+            if self._asking:
+                questions.wait()
+            else:
+                self._asking = questions.asks = True
+                gevent.sleep(0)  # what others ask at this moment goes along
         except BaseException:
             if questions in self._waiting:
                 self._waiting.remove(questions)
-                if questions.called:
-                    self._hand_on()
+            if questions.asks:
+                self._hand_on()
             raise
 
     def _ask_for_all(self) -> None:
-        self._asking = True
         together, self._waiting = self._waiting, []
         try:
             self._exchange(together)
         finally:  # killed, it leaves the others without answers, as they are when memcached is down
             for questions in together:
-                questions.end()
+                questions.go_on(asks=False)
             self._hand_on()
 
     def _hand_on(self) -> None:
         self._asking = bool(self._waiting)
         if self._waiting:
-            self._waiting[0].call()
+            self._waiting[0].go_on(asks=True)
 
     def _exchange(self, together: "list[Questions]") -> None:
         if self.broken:
@@ -152,29 +155,21 @@ class Server:
 class Questions:
     """What one batch asks of one server."""
 
-    __slots__ = ("_turn", "commands", "over", "replies")
+    __slots__ = ("_turn", "asks", "commands", "replies")
 
     def __init__(self) -> None:
         self.commands: list[bytes] = []
         self.replies: list[Reply] = []
-        self.over = False
+        self.asks = False  # for all who wait
         self._turn: Event | None = None  # most wait for nobody
 
     def wait(self) -> None:
-        """Until `end` or `call`."""
+        """Until somebody calls `go_on`."""
         self._turn = Event()
         self._turn.wait()
 
-    @property
-    def called(self) -> bool:
-        return self._turn is not None and self._turn.is_set()
-
-    def call(self) -> None:
-        assert self._turn is not None, "who does not wait asks"
-        self._turn.set()
-
-    def end(self) -> None:
-        self.over = True
+    def go_on(self, *, asks: bool) -> None:
+        self.asks = asks
         if self._turn is not None:
             self._turn.set()
 

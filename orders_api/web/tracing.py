@@ -72,9 +72,7 @@ class Tracing:
         structlog.contextvars.bind_contextvars(trace_id=req.context.trace_id)
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
-        order_id = parse_id(params.get("order_id", ""))
-        if order_id:
-            req.context.order_id = order_id
+        req.context.order_id = params.get("order_id", "")
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Resource | None, req_succeeded: bool
@@ -111,7 +109,8 @@ class Tracing:
 def _count(req: falcon.Request, resp: falcon.Response, method: str, verdict: str | None) -> None:
     spent: Statements = req.context.statements
     seconds = time.perf_counter() - req.context.started
-    metrics.requests.labels(method, req.uri_template or "-", str(resp.status)[:3], verdict or "-").observe(seconds)
+    labels = method, req.uri_template or "-", str(resp.status)[:3], verdict or "-"
+    metrics.series(metrics.requests, *labels).observe(seconds)
     if spent.count:
         metrics.statements.inc(spent.count)
         metrics.database_seconds.inc(spent.ms / 1000)
@@ -124,5 +123,5 @@ def tags_of(req: falcon.Request) -> dict[str, Any]:
     return {
         "code": getattr(req.context, "problem", None),
         "user_id": getattr(req.context, "user_id", None),
-        "order_id": getattr(req.context, "order_id", None),
+        "order_id": parse_id(str(getattr(req.context, "order_id", ""))),
     }

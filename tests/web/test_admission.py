@@ -258,11 +258,11 @@ def test_a_place_given_at_the_very_end_of_the_wait_is_taken_or_kept_never_lost(m
     monkeypatch.setattr("orders_api.admission.DEADLINE_S", 0.002)
     user = uuid.uuid4()
     outcomes = set()
-    for _ in range(400):
+    for number in range(400):
         room = Room(1)
         first = room.come()
         late = Person(room.admission, Priority.WRITE, user, room.served)
-        time.sleep(0.0021)
+        time.sleep(0.0011 + 0.0001 * (number % 20))  # around its end, wherever a busy machine puts that
         first.leave()
         late.thread.join()
         outcomes.add(late.outcome)

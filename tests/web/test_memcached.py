@@ -1,6 +1,6 @@
 """How requests share the one connection that their worker has to a memcached."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import gevent
 import gevent.socket
@@ -72,18 +72,47 @@ def remembered(memcached: Memcached, number: int) -> Reply:
     return reply
 
 
-def asking(memcached: Memcached, count: int) -> list[gevent.Greenlet]:
-    """So many greenlets: the first has asked, and the others wait for it."""
-    greenlets = [gevent.spawn(remembered, memcached, number) for number in range(count)]
-    gevent.sleep(TIMEOUT_S / 5)
-    return greenlets
+def asking(
+    relay: Relay, memcached: Memcached, count: int, then: Callable[[], None] = lambda: None
+) -> list[gevent.Greenlet]:
+    """So many greenlets: the first has asked and has no answer yet, the others wait. `then`: what it does with it."""
+
+    def ask() -> Reply:
+        reply = remembered(memcached, 0)
+        then()
+        return reply
+
+    first = gevent.spawn(ask)
+    while not relay.trips:
+        gevent.sleep(0.001)
+    others = [gevent.spawn(remembered, memcached, number) for number in range(1, count)]
+    gevent.sleep(TIMEOUT_S / 10)
+    return [first, *others]
+
+
+def test_what_is_asked_at_the_same_moment_travels_together(relay: Relay, there: Memcached):
+    relay.open.set()
+    greenlets = [gevent.spawn(remembered, there, number) for number in range(20)]
+
+    assert [one.get(timeout=1).value for one in greenlets] == [b"%d" % number for number in range(20)]
+    assert relay.trips == 1
 
 
 def test_what_is_asked_while_an_answer_is_on_its_way_travels_together(relay: Relay, there: Memcached):
-    greenlets = asking(there, 20)
+    greenlets = asking(relay, there, 20)
     relay.open.set()
 
     assert [one.get(timeout=1).value for one in greenlets] == [b"%d" % number for number in range(20)]
+    assert relay.trips == 2
+
+
+def test_who_asks_again_before_the_next_has_come_to_its_turn_goes_along(relay: Relay, there: Memcached):
+    again = []
+    greenlets = asking(relay, there, 3, lambda: again.append(remembered(there, 7).value))
+    relay.open.set()
+
+    assert [one.get(timeout=1).value for one in greenlets] == [b"0", b"1", b"2"]
+    assert again == [b"7"]
     assert relay.trips == 2
 
 
@@ -97,7 +126,7 @@ def test_who_asks_alone_is_answered_alone(relay: Relay, there: Memcached):
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_one_that_is_killed_takes_no_other_s_answer_along(relay: Relay, there: Memcached, number: int):
     """The one that asks, the one that would be next, one in the middle, the last."""
-    greenlets = asking(there, 4)
+    greenlets = asking(relay, there, 4)
     greenlets[number].kill()
     relay.open.set()
 
@@ -107,38 +136,41 @@ def test_one_that_is_killed_takes_no_other_s_answer_along(relay: Relay, there: M
 
 
 def test_one_that_is_killed_when_its_turn_has_come_hands_it_on(relay: Relay, there: Memcached):
-    greenlets: list[gevent.Greenlet] = []
-
-    def first() -> None:
-        remembered(there, 0)
-        # Told that it is its turn, the next has not run yet. Who dies goes to the hub, which has to find back to us.
+    def kill() -> None:
+        # Told that it is its turn, the second has not run yet. Who dies goes to the hub, which has to find back to us.
         gevent.get_hub().loop.run_callback(gevent.getcurrent().switch)
-        greenlets[0].throw(gevent.GreenletExit)
+        second.throw(gevent.GreenletExit)
 
-    gevent.spawn(first)
-    gevent.sleep(0)
-    greenlets += asking(there, 3)
+    _, second, *others = asking(relay, there, 4, kill)
     relay.open.set()
 
-    assert [one.get(timeout=1).value for one in greenlets[1:]] == [b"1", b"2"]
+    assert [one.get(timeout=1).value for one in others] == [b"2", b"3"]
+    assert isinstance(second.value, gevent.GreenletExit)
+
+
+def test_one_that_is_killed_before_it_asks_leaves_it_to_the_next(relay: Relay, there: Memcached):
+    relay.open.set()
+    greenlets = [gevent.spawn(remembered, there, number) for number in range(3)]
+    gevent.spawn(greenlets[0].throw, gevent.GreenletExit)  # at once: `kill` would come when it asks already
+    others = [one.get(timeout=1) for one in greenlets[1:]]
+
     assert isinstance(greenlets[0].value, gevent.GreenletExit)
+    assert [reply.value for reply in others] == [b"1", b"2"]
 
 
 def test_when_the_one_that_asks_for_all_is_killed_the_others_go_on_without_answers(relay: Relay, there: Memcached):
-    gevent.spawn(remembered, there, 7)
-    gevent.sleep(0)
-    greenlets = asking(there, 3)
+    _, second, *others = asking(relay, there, 4)
     relay.open.set()
     while relay.trips < 2:
         gevent.sleep(0)
-    greenlets[0].kill()
+    second.kill()
 
-    assert [one.get(timeout=1).up for one in greenlets[1:]] == [False, False]
+    assert [one.get(timeout=1).up for one in others] == [False, False]
     assert remembered(there, 7).value == b"7"
 
 
 def test_all_who_wait_are_let_go_when_no_answer_comes(relay: Relay, there: Memcached):
-    greenlets = asking(there, 20)
+    greenlets = asking(relay, there, 20)
 
     assert [one.get(timeout=5 * TIMEOUT_S).up for one in greenlets] == [False] * 20
     assert there.broken == 1
