@@ -46,7 +46,10 @@ class Reply:
 
     def number(self, flag: bytes) -> int:
         """The number that came back with a return flag: `t` seconds to live, `c` the CAS value."""
-        return next(int(text[1:]) for text in self.flags if text[:1] == flag)
+        for text in self.flags:
+            if text[:1] == flag:
+                return int(text[1:])
+        raise ValueError("the flag was not asked for")
 
 
 class _Connection(Client):

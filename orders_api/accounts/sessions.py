@@ -124,6 +124,7 @@ class Identity(NamedTuple):
 
     user_id: uuid.UUID
     session_id: uuid.UUID
+    home: str
     lookup: Lookup
 
     def check_open(self) -> None:
@@ -131,13 +132,11 @@ class Identity(NamedTuple):
         self.lookup.value(self._load_open)
 
     def _load_open(self) -> bytes:
-        open_ = (
-            Session.select(Session.id)
-            .where(Session.user == self.user_id, Session.id == self.session_id, Session.revoked_at.is_null())
-            .exists()
-        )
+        # Once in 10 s for each session that is used: built by Peewee it was 4 % of the time of all POST /orders.
+        sql = "SELECT 1 FROM sessions WHERE user_id = %s AND id = %s AND revoked_at IS NULL"
+        open_ = db.execute_sql(sql, (self.user_id, self.session_id)).fetchone()
         db.release()
-        if not open_:
+        if open_ is None:
             raise Problem("token_invalid")
         return b""
 
@@ -145,8 +144,8 @@ class Identity(NamedTuple):
 def identify(tokens: AccessTokens, text: str, batch: Batch) -> Identity:
     """Whose the token is; asks about its session in the batch. Raises Problem `token_invalid` or `token_expired`."""
     claims = tokens.verify(text)
-    lookup = cache.look_up(batch, _scope(claims.user_id, claims.session_id), OPEN)
-    return Identity(claims.user_id, claims.session_id, lookup)
+    lookup = cache.look_up(batch, SESSIONS.scope(claims.home, str(claims.session_id)), OPEN)
+    return Identity(claims.user_id, claims.session_id, claims.home, lookup)
 
 
 def _scope(user_id: uuid.UUID, session_id: uuid.UUID) -> Scope:

@@ -34,9 +34,10 @@ _REFRESH = re.compile(r"([0-9a-f]{32})\.([\w-]{43})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified access token says."""
+    """What a verified access token says. `home`: the user's id as text, under which memcached keeps what is theirs."""
 
     user_id: uuid.UUID
+    home: str
     session_id: uuid.UUID
     expires_at: int
 
@@ -118,7 +119,7 @@ def _checked(claims: dict[str, Any]) -> Claims:
         raise ValueError("times are whole seconds")
     if issued_at > time.time() + MAX_CLOCK_SKEW_S or not 0 < expires_at - issued_at <= LIFETIME_S:
         raise ValueError("a lifetime that we never give")
-    return Claims(user_id, session_id, expires_at)
+    return Claims(user_id, str(user_id), session_id, expires_at)
 
 
 def new_refresh_token(user_id: uuid.UUID) -> tuple[str, bytes]:

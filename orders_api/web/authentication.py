@@ -18,6 +18,10 @@ class Bearer(Protocol):
     def user_id(self) -> UUID: ...
 
     @property
+    def home(self) -> str:
+        """The user's id as text."""
+
+    @property
     def session_id(self) -> UUID: ...
 
     def check_open(self) -> None:

@@ -72,4 +72,4 @@ class Caching:
         if resource.kind is not None and bearer and req.method in ("GET", "HEAD"):
             # Its length tells where the path ends: a path may hold any character, a question mark too.
             name = f"{len(req.path)}:{req.path}?{req.query_string}"
-            req.context.lookup = self.cache.look_up(batch, resource.kind.scope(str(bearer.user_id)), name)
+            req.context.lookup = self.cache.look_up(batch, resource.kind.scope(bearer.home), name)

@@ -102,10 +102,8 @@ class Limits:
     def look_ahead(self, req: falcon.Request, resource: Resource, batch: Batch) -> None:
         if self.by_user:
             bearer = req.context.bearer
-            hits = (
-                [self.limiter.hit(batch, "user", str(bearer.user_id))] if bearer and "user" in resource.limits else []
-            )
-            req.context.user_hits = hits
+            limited = bearer and "user" in resource.limits
+            req.context.user_hits = [self.limiter.hit(batch, "user", bearer.home)] if limited else []
             return
         req.context.client_ip = client_ip(req.remote_addr, req.get_header("X-Forwarded-For"), self.hops)
         network = network_of(req.context.client_ip)
