@@ -113,7 +113,7 @@ def log_out(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
 
 
 def _revoke(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
-    cache.fence(_scope(user_id, session_id))  # never lifted: there is nothing left to remember
+    cache.fence(_scope(str(user_id), session_id))  # never lifted: there is nothing left to remember
     Session.update(revoked_at=now()).where(
         Session.user == user_id, Session.id == session_id, Session.revoked_at.is_null()
     ).execute()
@@ -144,16 +144,16 @@ class Identity(NamedTuple):
 def identify(tokens: AccessTokens, text: str, batch: Batch) -> Identity:
     """Whose the token is; asks about its session in the batch. Raises Problem `token_invalid` or `token_expired`."""
     claims = tokens.verify(text)
-    lookup = cache.look_up(batch, SESSIONS.scope(claims.home, str(claims.session_id)), OPEN)
+    lookup = cache.look_up(batch, _scope(claims.home, claims.session_id), OPEN)
     return Identity(claims.user_id, claims.session_id, claims.home, lookup)
 
 
-def _scope(user_id: uuid.UUID, session_id: uuid.UUID) -> Scope:
-    return SESSIONS.scope(str(user_id), str(session_id))
+def _scope(home: str, session_id: uuid.UUID) -> Scope:
+    return SESSIONS.scope(home, str(session_id))
 
 
 def _remember_open(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
-    cache.remember(_scope(user_id, session_id), OPEN, b"")
+    cache.remember(_scope(str(user_id), session_id), OPEN, b"")
 
 
 def expire_sessions() -> int:

@@ -13,7 +13,6 @@ from orders_api.errors import Problem
 from orders_api.payments import services, signatures
 from orders_api.payments.schemas import PaymentNotice
 from orders_api.payments.services import Delivery
-from orders_api.values import parse_id
 from orders_api.web import bodies
 from orders_api.web.operations import Answer, operation
 from orders_api.web.rate_limits import Failures
@@ -66,7 +65,7 @@ class PaymentWebhook(Resource):
         with _audited(delivery):
             bodies.check_media_type(req)
             notice = payment_notice.parse(bodies.parsed(delivery.body))
-        req.context.order_id = parse_id(str(notice["data"].get("order_id")))
+        req.context.order_id = notice["data"].get("order_id")
         services.receive(delivery, notice)
         resp.status = falcon.HTTP_204
 

@@ -119,7 +119,10 @@ def _count(req: falcon.Request, resp: falcon.Response, method: str, verdict: str
 
 
 def tags_of(req: falcon.Request) -> dict[str, Any]:
-    """By what a request is found again: its code, its user, its order, as far as they are known."""
+    """By what a request is found again: its code, its user, its order, as far as they are known.
+
+    What a client calls an order is parsed here, and not in each request: few are told of.
+    """
     return {
         "code": getattr(req.context, "problem", None),
         "user_id": getattr(req.context, "user_id", None),
