@@ -1,8 +1,6 @@
 """Who gets a place when there are fewer than are wanted: by importance, within a second, and no user all of them.
 
-There are places of several kinds: in flight in a worker, its connections, its threads for hashing. Bursts are
-absorbed, standing overload gives short waits: CoDel for requests, after Ben Maurer, "Fail at Scale",
-ACM Queue 13(8), 2015.
+There are places of several kinds: in flight in a worker, its connections, its threads for hashing.
 """
 
 import enum
@@ -18,6 +16,7 @@ from uuid import UUID
 from gevent import monkey
 
 from orders_api import metrics
+from orders_api.backlog import Backlog
 from orders_api.errors import Problem
 from orders_api.reporting import span
 
@@ -25,12 +24,9 @@ DEADLINE_S = 0.85  # of the second that the contract gives: the refusal takes it
 WAITING_PER_PLACE = 64
 CROWD_PER_PLACE = 4
 PARKED_PER_USER = 64
-# A queue stands when in all of STANDING_S somebody in it was late; it has gone when in all of CALM_S nobody was.
-LATE_S = 0.1
-STANDING_S = 0.6
-CALM_S = 0.3
-# Who comes right after one that was late would be late as well: refused at once, it costs the others less.
-CLOSED_S = 0.1
+# Who comes to a queue that stands has to be able to hope for a place in this share of its patience, at the pace of the
+# queue. Else it is refused at once: that costs the others least.
+HOPE = 0.5
 
 
 class Priority(enum.IntEnum):
@@ -118,10 +114,7 @@ class Admission:
         self._lines: dict[Priority, Line] = {priority: {} for priority in sorted(Priority, reverse=True)}
         self._claims: Counter[UUID] = Counter()
         self._parked: dict[UUID, Line] = {}
-        self._stands = False
-        self._late_since: float | None = None
-        self._late_at = 0.0
-        self._closed_until: dict[Priority, float] = {}
+        self._backlog = Backlog()
 
     @property
     def waiting(self) -> int:
@@ -158,19 +151,23 @@ class Admission:
         with self._lock:
             self._leave(who)
 
+    def turns_away(self, priority: Priority) -> bool:
+        """Whether `enter` would refuse at once who comes without a user; if so, it is counted as refused."""
+        with self._lock:
+            if closed := self._is_closed(priority):
+                self._count_refused(priority)
+        return closed
+
     def _join(self, who: Caller) -> _Waiter | None:
         """None: there was a place. Raises Problem `overloaded` where too many wait already."""
         capped = who.user_id is not None and self._claims[who.user_id] >= self._cap
         if not capped and self.in_use < self.places:
             self._claim(who)
-            self.in_use += 1
+            self._give(who.priority)
             return None
-        if not capped and self._clock() < self._closed_until.get(who.priority, 0.0):
-            self._count_refused(who)
-            raise Problem("overloaded", after_s=1)
-        waiting = len(self._parked.get(who.user_id, ())) if capped and who.user_id else self._queued()
-        if waiting >= (PARKED_PER_USER if capped else self._bounds.get(who.priority, float("inf"))):
-            self._count_refused(who)
+        parked = self._parked.get(who.user_id, ()) if capped and who.user_id else ()
+        if len(parked) >= PARKED_PER_USER or (not capped and self._is_closed(who.priority)):
+            self._count_refused(who.priority)
             raise Problem("overloaded", after_s=1)
         waiter = _Waiter(who)
         if capped and who.user_id:
@@ -178,6 +175,22 @@ class Admission:
         else:
             self._queue(waiter)
         return waiter
+
+    def _give(self, priority: Priority) -> None:
+        self.in_use += 1
+        if priority in SHARES:
+            self._backlog.gave_place()
+
+    def _is_closed(self, priority: Priority) -> bool:
+        """Whether there is no room in the queue, or no hope."""
+        if priority not in SHARES:
+            return False
+        if self._backlog.stands:
+            ahead = sum(len(line) for other, line in self._lines.items() if other >= priority)
+            if ahead > HOPE * self.patience_s[priority] * self._backlog.pace:
+                self._backlog.was_late(self._clock())
+                return True
+        return self._queued() >= self._bounds[priority]
 
     def _queue(self, waiter: _Waiter) -> None:
         self._claim(waiter.caller)
@@ -196,45 +209,33 @@ class Admission:
         """Gives what is free to those who are worth most.
 
         In a queue that stands, who is late is refused, and the newest comes first: the others' clients have less time
-        left, and all would be late in turn (adaptive LIFO, in the article named above).
+        left, and all would be late in turn (adaptive LIFO, in the article that backlog.py names).
         """
         now = self._clock()
-        self._look_at_the_queue(now)
-        if self._stands:
+        self._backlog.look(now, min((next(iter(line)).since for line in self._lines.values() if line), default=now))
+        if self._backlog.stands:
             self._refuse_late(now)
         while self.in_use < self.places and (first := self._first()):
             first.decide(True)
-            self.in_use += 1
-
-    def _look_at_the_queue(self, now: float) -> None:
-        oldest = min((next(iter(line)).since for line in self._lines.values() if line), default=now)
-        if now - oldest > LATE_S:
-            self._late_at = now
-            if self._late_since is None:
-                self._late_since = oldest + LATE_S
-            self._stands = self._stands or now - self._late_since >= STANDING_S
-        elif not self._stands or now - self._late_at > CALM_S:
-            self._stands, self._late_since = False, None
+            self._give(first.caller.priority)
 
     def _refuse_late(self, now: float) -> None:
         for priority, line in self._lines.items():
             while line and now - (first := next(iter(line))).since > self.patience_s[priority]:
                 self._refuse(first)
-                if priority in SHARES:
-                    self._closed_until[priority] = now + CLOSED_S
 
     def _first(self) -> _Waiter | None:
         for priority, line in self._lines.items():
             if line:
-                return next(reversed(line) if self._stands and priority in SHARES else iter(line))
+                return next(reversed(line) if self._backlog.stands and priority in SHARES else iter(line))
         return None
 
     def _refuse(self, waiter: _Waiter) -> None:
-        self._count_refused(waiter.caller)
+        self._count_refused(waiter.caller.priority)
         self._withdraw(waiter)
 
-    def _count_refused(self, who: Caller) -> None:
-        metrics.shed.labels(self.name, who.priority.name.lower()).inc()
+    def _count_refused(self, priority: Priority) -> None:
+        metrics.series(metrics.shed, self.name, priority.name.lower()).inc()
 
     def _withdraw(self, waiter: _Waiter) -> None:
         parked = waiter.line is not self._lines[waiter.caller.priority]
@@ -285,6 +286,11 @@ class InFlight:
 
     def open(self, places: int) -> None:
         self.admission = Admission(places, name="door")
+
+    @property
+    def full(self) -> bool:
+        """Whether all places are taken."""
+        return self.admission.in_use >= self.admission.places
 
     @property
     def crowded(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import falcon
 import falcon.media
+import falcon.routing
 import orjson
 
 from orders_api import logs
@@ -22,13 +23,14 @@ from orders_api.web import problems
 from orders_api.web.admission import AtTheDoor, Users
 from orders_api.web.authentication import Authentication
 from orders_api.web.caching import Caching
-from orders_api.web.connections import Connections, Wsgi
+from orders_api.web.connections import Connections
 from orders_api.web.cors import Cors
 from orders_api.web.lookahead import LookAhead
 from orders_api.web.metrics import start_sampling
 from orders_api.web.openapi import document
 from orders_api.web.rate_limits import Limiter, Limits
 from orders_api.web.resources import Methods, Queries
+from orders_api.web.shedding import Shedding
 from orders_api.web.tracing import Traced, Tracing
 
 # As many as there are connections: more in flight only make each other wait (make storm).
@@ -37,7 +39,7 @@ MIN_IN_FLIGHT = 4
 NO_KEY = base64.urlsafe_b64encode(bytes(MIN_KEY_BYTES)).decode()  # of 256 zeros: signs nothing
 
 
-def create_app(settings: Settings) -> Wsgi:
+def create_app(settings: Settings) -> Shedding:
     """The WSGI application. Call it once a process, after the fork: sockets are never shared."""
     logs.configure()
     reporter.open(settings)
@@ -61,7 +63,8 @@ def create_app(settings: Settings) -> Wsgi:
         by_user,
         Queries(),
     ]
-    app = falcon.App(middleware=middleware)
+    router = falcon.routing.CompiledRouter()
+    app = falcon.App(middleware=middleware, router=router)
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=orjson.dumps)
     problems.register(app)
     for template, resource in routes(settings, tokens, limiter).items():
@@ -69,7 +72,7 @@ def create_app(settings: Settings) -> Wsgi:
             app.add_route(template, resource)
     if settings.metrics_token:
         start_sampling(memcached)
-    return Connections(Traced(app))
+    return Shedding(Connections(Traced(app)), router, settings)
 
 
 def describe() -> dict[str, Any]:

@@ -10,7 +10,7 @@ class AtTheDoor:
     """Middleware: waits for a place in the worker, which `Connections` gives back, or answers 503."""
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
-        who = Caller(_priority(req.method, resource))
+        who = Caller(priority_of(req.method, resource))
         caller.set(who)  # anew for each request: on a kept-alive connection the last one's would still stand
         if who.priority is not Priority.HEALTH:  # it has to tell of a worker that is full
             in_flight.enter(who)
@@ -24,7 +24,7 @@ class Users:
             caller.set(caller.get()._replace(user_id=req.context.bearer.user_id))
 
 
-def _priority(method: str, resource: Resource) -> Priority:
+def priority_of(method: str, resource: Resource) -> Priority:
     if resource.priority is not None:
         return resource.priority
     if method not in ("GET", "HEAD"):

@@ -1,5 +1,5 @@
 """gunicorn's edge: what is too broken to reach the application gets a plain 400, and is heard out first; who does not
-read what it asked for is cut off."""
+read what it asked for is cut off; who comes to a closed door is refused."""
 
 import contextlib
 import functools
@@ -45,6 +45,11 @@ class Server(StreamServer):
 class Worker(GeventWorker):
     """gunicorn's gevent worker, but for its 414, 431 and 501: a client learns the same of each broken request."""
 
+    def load_wsgi(self) -> None:
+        """gunicorn calls this in the worker. Another application than ours has nothing to be said in its place."""
+        super().load_wsgi()
+        self.refusal = getattr(self.wsgi, "refusal", lambda _: None)
+
     def server_class(self, listener: Any, *, spawn: Any, **_: Any) -> StreamServer:
         """gunicorn calls this for a server of our own. A single worker shares with nobody, and accepts what comes."""
         kind = Server if self.cfg.workers > 1 else StreamServer
@@ -56,7 +61,11 @@ class Worker(GeventWorker):
         # gevent's sendall takes it for all the bytes together: to read one now and then is of no use.
         sock.settimeout(SEND_DEADLINE_S)
         try:
-            return super().handle_request(listener_name, req, sock, addr)
+            refusal = self.refusal(req) if self.alive else None  # the application's tells that the connection ends
+            if refusal is None:
+                return super().handle_request(listener_name, req, sock, addr)
+            gevent.sleep(0)  # as the application does: who sends one request after the other is not alone
+            sock.sendall(refusal)
         except TimeoutError:
             self.log.warning("Cut off a client that did not read its answer within %s s", SEND_DEADLINE_S)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)

@@ -24,6 +24,8 @@ _TRACEPARENT = re.compile(
 )
 _SENTRY_TRACE = re.compile(r"(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<span>(?!0{16})[0-9a-f]{16})(-[01])?", re.ASCII)
 TRACE = "orders_api.trace"  # in the WSGI environment
+OTHER = "other"  # methods: a client may invent any number of them
+NOTHING_SPENT = Statements()
 UNRECORDED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -82,40 +84,67 @@ class Tracing:
         resp.set_header("X-Trace-Id", req.context.trace_id)
         resp.set_header("X-Content-Type-Options", "nosniff")
         if self.server_timing:
-            cache = f', cache;desc="{verdict}"' if verdict else ""
-            resp.set_header("Server-Timing", f'db;dur={spent.ms:.1f};desc="{spent.count} statements"{cache}')
-        # A client may invent any number of methods.
-        method = req.method if resource and req.method in resource.methods else "other"
-        _count(req, resp, method, verdict)
+            resp.set_header("Server-Timing", server_timing(spent, verdict))
+        status, known = int(str(resp.status)[:3]), resource is not None and req.method in resource.methods
         if recording():
-            name = f"{method} {req.uri_template}" if req.uri_template else None
-            reporter.tag(name, int(str(resp.status)[:3]), **tags_of(req))
-        logs.write(
-            "request",
-            trace_id=req.context.trace_id,
-            method=req.method,
-            route=req.uri_template,
-            status=int(str(resp.status)[:3]),
-            code=getattr(req.context, "problem", None),
-            duration_ms=round((time.perf_counter() - req.context.started) * 1000, 1),
-            statements=spent.count,
-            database_ms=round(spent.ms, 1),
-            cache=verdict,
+            name = f"{req.method if known else OTHER} {req.uri_template}" if req.uri_template else None
+            reporter.tag(name, status, **tags_of(req))
+        account_for(
+            req.context.trace_id,
+            req.method,
+            req.uri_template,
+            status,
+            getattr(req.context, "problem", None),
+            known=known,
+            seconds=time.perf_counter() - req.context.started,
+            spent=spent,
+            verdict=verdict,
             user_id=str(req.context.user_id) if hasattr(req.context, "user_id") else None,
             client_ip=getattr(req.context, "client_ip", None),
         )
 
 
-def _count(req: falcon.Request, resp: falcon.Response, method: str, verdict: str | None) -> None:
-    spent: Statements = req.context.statements
-    seconds = time.perf_counter() - req.context.started
-    labels = method, req.uri_template or "-", str(resp.status)[:3], verdict or "-"
-    metrics.series(metrics.requests, *labels).observe(seconds)
+def account_for(
+    trace_id: str,
+    method: str,
+    route: str | None,
+    status: int,
+    code: str | None,
+    *,
+    known: bool = True,
+    seconds: float = 0.0,
+    spent: Statements = NOTHING_SPENT,
+    verdict: str | None = None,
+    user_id: str | None = None,
+    client_ip: str | None = None,
+) -> None:
+    """Counts an answer and writes its log line. `known`: whether the method is one of the route's."""
+    series = metrics.series(metrics.requests, method if known else OTHER, route or "-", str(status), verdict or "-")
+    series.observe(seconds)
     if spent.count:
         metrics.statements.inc(spent.count)
         metrics.database_seconds.inc(spent.ms / 1000)
-    if hasattr(req.context, "problem"):
-        metrics.problems.labels(req.context.problem).inc()
+    if code:
+        metrics.series(metrics.problems, code).inc()
+    logs.write(
+        "request",
+        trace_id=trace_id,
+        method=method,
+        route=route,
+        status=status,
+        code=code,
+        duration_ms=round(seconds * 1000, 1),
+        statements=spent.count,
+        database_ms=round(spent.ms, 1),
+        cache=verdict,
+        user_id=user_id,
+        client_ip=client_ip,
+    )
+
+
+def server_timing(spent: Statements, verdict: str | None = None) -> str:
+    cache = f', cache;desc="{verdict}"' if verdict else ""
+    return f'db;dur={spent.ms:.1f};desc="{spent.count} statements"{cache}'
 
 
 def tags_of(req: falcon.Request) -> dict[str, Any]:

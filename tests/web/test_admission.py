@@ -17,13 +17,10 @@ import pytest
 
 from orders_api import metrics
 from orders_api.admission import (
-    CALM_S,
-    CLOSED_S,
     DEADLINE_S,
-    LATE_S,
+    HOPE,
     PARKED_PER_USER,
     PATIENCE_S,
-    STANDING_S,
     WAITING_PER_PLACE,
     Admission,
     Caller,
@@ -31,6 +28,7 @@ from orders_api.admission import (
     Priority,
 )
 from orders_api.app import MIN_IN_FLIGHT
+from orders_api.backlog import CALM_S, LATE_S, PACE_S, STANDING_S
 from orders_api.errors import Problem
 from tests.client import LAMP, Client, assert_problem
 from tests.web.raw import blocked_by, get, patch, post, read, sent, wait_until
@@ -125,21 +123,70 @@ def test_each_class_may_use_its_share_of_the_queue(priority: Priority, share: fl
     room.serve_all()
 
 
-def standing(places: int = 1) -> tuple[Room, Person]:
+PACE = 80  # places a second, of a `standing` queue
+SLOWEST = 1 / PACE_S  # a single place was given
+
+
+def standing(pace: float = PACE) -> tuple[Room, Person]:
     """A queue in which somebody was late for so long that it stands, empty again; and who has its place."""
-    room = Room(places)
-    first = room.come()
-    followed = room.come(Priority.WEBHOOK)
+    room = Room(1)
+    last, following = room.come(), room.come(Priority.WEBHOOK)
     room.now = LATE_S + STANDING_S
-    first.leave()
-    wait_until(lambda: followed.outcome)
-    return room, followed
+    last = passed_on(last, following)
+    for _ in range(round(pace * PACE_S) - 1):
+        last = passed_on(last, room.come(Priority.WEBHOOK))
+    room.now += PACE_S
+    return room, passed_on(last, room.come(Priority.WEBHOOK))
 
 
 def passed_on(last: Person, to: Person) -> Person:
     last.leave()
     wait_until(lambda: to.outcome)
     return to
+
+
+@pytest.mark.parametrize("pace", [SLOWEST, PACE / 2, PACE])
+@pytest.mark.parametrize("priority", [Priority.LIST, Priority.READ, Priority.WRITE, Priority.WEBHOOK])
+def test_in_a_standing_queue_no_more_wait_than_its_pace_gives_hope(priority: Priority, pace: float):
+    room, last = standing(pace)
+    hopeful = int(HOPE * PATIENCE_S[priority] * pace) + 1
+    waiting = [room.come(priority) for _ in range(hopeful)]
+    assert not room.admission.turns_away(Priority.RETURN)
+    late = room.come(priority)
+
+    assert [one.outcome for one in waiting] == [None] * hopeful
+    assert late.outcome is False
+    assert room.admission.turns_away(priority)
+    assert room.shed() == {priority.name.lower(): 2}
+    last.leave()
+    room.serve_all()
+    assert room.is_clean()
+
+
+def test_who_is_worth_less_has_no_hope_behind_those_who_are_worth_more():
+    room, last = standing()
+    waiting = [room.come(Priority.WRITE) for _ in range(int(HOPE * PATIENCE_S[Priority.LIST] * PACE) + 1)]
+    assert room.come(Priority.LIST).outcome is False
+    waiting.append(room.come(Priority.WRITE))
+    assert waiting[-1].outcome is None
+    last.leave()
+    room.serve_all()
+    assert room.is_clean()
+
+
+def test_a_place_for_who_comes_back_gives_nobody_hope():
+    room, last = standing(SLOWEST)
+    for _ in range(round(PACE * PACE_S)):
+        last = passed_on(last, room.come(Priority.RETURN))
+    last = kept_waiting(room, last)
+    room.now += PACE_S
+    last = passed_on(last, room.come(Priority.WEBHOOK))
+    waiting = room.come(Priority.LIST)
+
+    assert waiting.outcome is None
+    assert room.admission.turns_away(Priority.LIST)
+    passed_on(last, waiting).leave()
+    assert room.is_clean()
 
 
 @pytest.mark.parametrize("priority", [Priority.LIST, Priority.READ, Priority.WRITE])
@@ -176,29 +223,31 @@ def test_a_queue_that_moves_on_does_not_stand_however_long_it_is_full():
     assert room.is_clean()
 
 
-def overloaded() -> tuple[Room, Person]:
-    """A queue that stands; a list was refused for being late; who has the place."""
-    room, last = standing()
-    room.come(Priority.LIST)
-    following = room.come(Priority.WEBHOOK)
-    room.now += PATIENCE_S[Priority.LIST] + 0.01
-    return room, passed_on(last, following)
+def kept_waiting(room: Room, last: Person) -> Person:
+    """Somebody waits for longer than a list would, and is late."""
+    late = room.come(Priority.WEBHOOK)
+    room.now += LATE_S + 0.01
+    return passed_on(last, late)
 
 
-def test_who_comes_right_after_one_that_was_late_is_refused_at_once():
-    room, last = overloaded()
-    assert room.come(Priority.LIST).outcome is False
-    other = room.come(Priority.READ)
-    last = passed_on(last, other)
-    room.now += CLOSED_S
-    passed_on(last, room.come(Priority.LIST)).leave()
+def turned_away(room: Room, last: Person) -> Person:
+    """Somebody would have been late, had it been let in."""
+    waiting = [room.come(Priority.WEBHOOK)]
+    while not room.admission.turns_away(Priority.LIST):
+        waiting.append(room.come(Priority.WEBHOOK))
+    for newest in reversed(waiting):
+        last = passed_on(last, newest)
+    return last
 
-    assert room.is_clean()
 
-
+@pytest.mark.parametrize("happens", [kept_waiting, turned_away])
 @pytest.mark.parametrize(("calm_s", "is_shed"), [(CALM_S / 2, True), (2 * CALM_S, False)])
-def test_a_moment_without_anybody_late_is_not_the_end_of_a_standing_queue(calm_s: float, is_shed: bool):
-    room, last = overloaded()
+def test_a_moment_without_anybody_late_is_not_the_end_of_a_standing_queue(
+    calm_s: float, is_shed: bool, happens: Callable[[Room, Person], Person]
+):
+    room, last = standing()
+    room.now += CALM_S / 2
+    last = happens(room, last)
     room.now += calm_s
     last.leave()
     last = room.come(Priority.WRITE)

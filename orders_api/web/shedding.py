@@ -1,0 +1,83 @@
+"""The door, as the worker's edge sees it: who would be refused at once is refused before anything is made of it.
+
+In a storm most are refused, and what that costs is taken from those who are accepted: 0.37 ms of a core by the
+application, with WSGI's environment, the middleware and an exception; 0.09 here. The answer is the same. Who needs
+another one gets it from the application, whose door is as closed.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import orjson
+from falcon.routing import CompiledRouter
+
+from orders_api.admission import in_flight
+from orders_api.errors import Problem
+from orders_api.reporting import reporter
+from orders_api.settings import Settings
+from orders_api.web import problems
+from orders_api.web.admission import priority_of
+from orders_api.web.connections import Wsgi
+from orders_api.web.resources import Resource
+from orders_api.web.tracing import NOTHING_SPENT, Trace, account_for, server_timing
+
+NOWHERE = None, None, None, None  # as the router tells a resource, its methods, the path's parameters, the template
+# Whose answer is another one: it is waited for before the body is sent, or has to be readable for an origin.
+NOT_PLAIN = frozenset({"EXPECT", "ORIGIN"})
+
+
+class Shedding:
+    """WSGI wrapper: says what the edge may answer in its place."""
+
+    def __init__(self, application: Wsgi, router: CompiledRouter, settings: Settings) -> None:
+        self.application = application
+        self.router = router
+        self.headers = "Vary: Origin\r\n" if settings.cors_origins else ""
+        if settings.server_timing:
+            self.headers += f"Server-Timing: {server_timing(NOTHING_SPENT)}\r\n"
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        return self.application(environ, start_response)
+
+    def refusal(self, request: Any) -> bytes | None:
+        """The whole answer to a request that finds the door closed, counted and logged; None: ask the application.
+
+        `request`: as gunicorn has read it (gunicorn.http.message.Request), its body not yet.
+        """
+        if not in_flight.full or not _is_plain(request):
+            return None
+        resource, _, _, route = self.router.find(request.path) or NOWHERE
+        if not isinstance(resource, Resource) or request.method not in resource.methods:
+            return None
+        trace_id = _trace_id(request)
+        if reporter.samples(trace_id) or not in_flight.admission.turns_away(priority_of(request.method, resource)):
+            return None
+        return self._answer(request.method, str(route), trace_id)
+
+    def _answer(self, method: str, route: str, trace_id: str) -> bytes:
+        problem = Problem("overloaded", after_s=1)
+        reporter.report(problem, f"{problem.code} {route}", trace_id, route=route, code=problem.code)
+        account_for(trace_id, method, route, problem.type.status, problem.code)
+        body = orjson.dumps(problems.document(problem, trace_id))
+        head = (
+            f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {problems.MEDIA_TYPE}\r\nCache-Control: no-store\r\n"
+            f"Retry-After: {problem.after_s}\r\nX-Trace-Id: {trace_id}\r\nX-Content-Type-Options: nosniff\r\n"
+            f"{self.headers}Content-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+
+def _is_plain(request: Any) -> bool:
+    """Whether the connection stays open, and the answer depends on nothing but the trace."""
+    if request.version != (1, 1) or request.method == "HEAD" or request.should_close():
+        return False
+    return NOT_PLAIN.isdisjoint(name for name, _ in request.headers)
+
+
+def _trace_id(request: Any) -> str:
+    """The application's: in WSGI's environment lines of one name are one."""
+    return Trace.of(_header(request, "TRACEPARENT"), _header(request, "SENTRY-TRACE")).id
+
+
+def _header(request: Any, name: str) -> str:
+    return ",".join(value for each, value in request.headers if each == name)
