@@ -55,8 +55,9 @@ def create_app(settings: Settings) -> Shedding:
         Tracing(server_timing=settings.server_timing),
         *([Cors(settings.cors_origins)] if settings.cors_origins else []),
         Methods(),
-        AtTheDoor(),
+        # Before the door: what is only waited for needs no place, and a cached read holds its own for no time at all.
         LookAhead(memcached, by_ip, authentication, by_user, Caching(cache)),
+        AtTheDoor(),
         by_ip,
         Users(),
         authentication,

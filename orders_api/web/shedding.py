@@ -18,6 +18,7 @@ from orders_api.settings import Settings
 from orders_api.web import problems
 from orders_api.web.admission import priority_of
 from orders_api.web.connections import Wsgi
+from orders_api.web.rate_limits import client_ip
 from orders_api.web.resources import Resource
 from orders_api.web.tracing import NOTHING_SPENT, Trace, account_for, server_timing
 
@@ -32,6 +33,7 @@ class Shedding:
     def __init__(self, application: Wsgi, router: CompiledRouter, settings: Settings) -> None:
         self.application = application
         self.router = router
+        self.hops = settings.trusted_proxy_hops
         self.headers = "Vary: Origin\r\n" if settings.cors_origins else ""
         if settings.server_timing:
             self.headers += f"Server-Timing: {server_timing(NOTHING_SPENT)}\r\n"
@@ -52,12 +54,14 @@ class Shedding:
         trace_id = _trace_id(request)
         if reporter.samples(trace_id) or not in_flight.admission.turns_away(priority_of(request.method, resource)):
             return None
-        return self._answer(request.method, str(route), trace_id)
+        return self._answer(request, str(route), trace_id)
 
-    def _answer(self, method: str, route: str, trace_id: str) -> bytes:
+    def _answer(self, request: Any, route: str, trace_id: str) -> bytes:
         problem = Problem("overloaded", after_s=1)
         reporter.report(problem, f"{problem.code} {route}", trace_id, route=route, code=problem.code)
-        account_for(trace_id, method, route, problem.type.status, problem.code)
+        socket_ip = request.peer_addr[0] if isinstance(request.peer_addr, tuple) else ""
+        whose = client_ip(socket_ip, _header(request, "X-FORWARDED-FOR"), self.hops)
+        account_for(trace_id, request.method, route, problem.type.status, problem.code, client_ip=whose)
         body = orjson.dumps(problems.document(problem, trace_id))
         head = (
             f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {problems.MEDIA_TYPE}\r\nCache-Control: no-store\r\n"

@@ -42,7 +42,7 @@ def crowded(serve_all: Callable[..., Any], databases: Any, **more: str) -> Any:
 
 @pytest.fixture(scope="module")
 def plain(serve_all: Callable[..., Any], databases: Any) -> Any:
-    return crowded(serve_all, databases, METRICS_TOKEN=METRICS_TOKEN, SERVER_TIMING="0")
+    return crowded(serve_all, databases, METRICS_TOKEN=METRICS_TOKEN, SERVER_TIMING="0", TRUSTED_PROXY_HOPS="1")
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +111,14 @@ def test_what_is_refused_at_the_edge_is_traced_logged_and_counted(plain: Any, cl
     by_w3c, by_sentry = secrets.token_hex(16), secrets.token_hex(16)
     parents = {"traceparent": f"00-{by_w3c}-{secrets.token_hex(8)}-01", "sentry-trace": f"{by_sentry}-{'1' * 16}"}
     with closed(plain) as http:
-        answers = [http.post("/orders", json=LAMP, headers={name: parents[name]}) for name in parents]
+        whose = {"X-Forwarded-For": "198.51.100.1, 192.0.2.7"}
+        answers = [http.post("/orders", json=LAMP, headers={name: parents[name], **whose}) for name in parents]
     lines = [json.loads(line) for line in plain.log()[seen:].splitlines() if by_w3c in line or by_sentry in line]
 
     assert {by_application(answer) for answer in answers} == {False}
     assert [answer.headers["X-Trace-Id"] for answer in answers] == [by_w3c, by_sentry]
     assert [line["trace_id"] for line in lines] == [by_w3c, by_sentry]
-    expected = {"method": "POST", "route": "/orders", "status": 503, "code": "overloaded", "statements": 0}
+    expected = {"method": "POST", "route": "/orders", "status": 503, "code": "overloaded", "client_ip": "192.0.2.7"}
     assert all(expected.items() <= line.items() for line in lines)
     assert {name: after - before[name] for name, after in counted(plain).items()} == dict.fromkeys(before, 2)
 
