@@ -3,6 +3,7 @@
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,8 +34,19 @@ def _said(error: BaseException) -> str:
         return "?"
 
 
+# Of the request that is being answered. structlog's own variables take a look at every one there is, for each request.
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+
+
+def _with_trace_id(_logger: Any, _method: str, event: Any) -> Any:
+    current = trace_id.get()
+    if current is not None:
+        event.setdefault("trace_id", current)
+    return event
+
+
 _SHARED: list[Any] = [
-    structlog.contextvars.merge_contextvars,
+    _with_trace_id,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
 ]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import falcon
-import structlog
 
 from orders_api import logs, metrics
 from orders_api.db import Statements, statements
@@ -70,8 +69,7 @@ class Tracing:
         req.context.started = time.perf_counter()
         req.context.statements = Statements()
         statements.set(req.context.statements)
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(trace_id=req.context.trace_id)
+        logs.trace_id.set(req.context.trace_id)
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
         req.context.order_id = params.get("order_id", "")
