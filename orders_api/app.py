@@ -55,9 +55,7 @@ def create_app(settings: Settings) -> Shedding:
         Tracing(server_timing=settings.server_timing),
         *([Cors(settings.cors_origins)] if settings.cors_origins else []),
         Methods(),
-        # Before the door: what is only waited for needs no place, and a cached read holds its own for no time at all.
-        LookAhead(memcached, by_ip, authentication, by_user, Caching(cache)),
-        AtTheDoor(),
+        AtTheDoor(LookAhead(memcached, by_ip, authentication, by_user, Caching(cache))),
         by_ip,
         Users(),
         authentication,

@@ -3,16 +3,29 @@
 import falcon
 
 from orders_api.admission import Caller, Priority, caller, in_flight
+from orders_api.web.lookahead import LookAhead
 from orders_api.web.resources import Resource
 
 
 class AtTheDoor:
-    """Middleware: waits for a place in the worker, which `Connections` gives back, or answers 503."""
+    """Middleware: waits for a place in the worker, which `Connections` gives back, or answers 503; and looks ahead.
+
+    While places are free, memcached is asked without one: a cached read then holds its place for no time at all. While
+    none is, who comes waits for it first: to be refused should cost memcached nothing.
+    """
+
+    def __init__(self, look_ahead: LookAhead) -> None:
+        self.look_ahead = look_ahead
 
     def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
         who = Caller(priority_of(req.method, resource))
         caller.set(who)  # anew for each request: on a kept-alive connection the last one's would still stand
-        if who.priority is not Priority.HEALTH:  # it has to tell of a worker that is full
+        needs_place = who.priority is not Priority.HEALTH  # that has to tell of a worker that is full
+        waits_first = needs_place and in_flight.full
+        if waits_first:
+            in_flight.enter(who)
+        self.look_ahead.ask(req, resource)
+        if needs_place and not waits_first:
             in_flight.enter(who)
 
 

@@ -14,13 +14,13 @@ class Step(Protocol):
 
 
 class LookAhead:
-    """Middleware: runs the steps' questions as one batch; their answers are judged later, each in its turn."""
+    """Runs the steps' questions as one batch; their answers are judged later, each in its turn."""
 
     def __init__(self, memcached: Memcached, *steps: Step) -> None:
         self.memcached = memcached
         self.steps = steps
 
-    def process_resource(self, req: falcon.Request, resp: falcon.Response, resource: Resource, params: dict) -> None:
+    def ask(self, req: falcon.Request, resource: Resource) -> None:
         batch = self.memcached.batch()
         for step in self.steps:
             step.look_ahead(req, resource, batch)
