@@ -20,7 +20,7 @@ from orders_api.backlog import Backlog
 from orders_api.errors import Problem
 from orders_api.reporting import span
 
-DEADLINE_S = 0.85  # of the second that the contract gives: the refusal takes its time too
+DEADLINE_S = 0.8  # of the second that the contract gives: the refusal takes its time too
 WAITING_PER_PLACE = 64
 CROWD_PER_PLACE = 4
 PARKED_PER_USER = 64
