@@ -26,7 +26,7 @@ CROWD_PER_PLACE = 4
 PARKED_PER_USER = 64
 # Who comes to a queue that stands has to be able to hope for a place in this share of its patience, at the pace of the
 # queue. Else it is refused at once: that costs the others least.
-HOPE = 0.5
+HOPE = 0.25
 
 
 class Priority(enum.IntEnum):
