@@ -1,8 +1,8 @@
 """The door, as the worker's edge sees it: who would be refused at once is refused before anything is made of it.
 
 In a storm most are refused, and what that costs is taken from those who are accepted: 0.37 ms of a core by the
-application, with WSGI's environment, the middleware and an exception; 0.09 here. The answer is the same. Who needs
-another one gets it from the application, whose door is as closed.
+application, with WSGI's environment, the middleware and an exception; 0.09 here. The answer is the same, but for the
+headers that gunicorn adds. Who needs another one gets it from the application, whose door is as closed.
 """
 
 from collections.abc import Callable, Iterable
