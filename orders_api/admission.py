@@ -117,6 +117,16 @@ class Admission:
         self._backlog = Backlog()
 
     @property
+    def full(self) -> bool:
+        """Whether all places are taken."""
+        return self.in_use >= self.places
+
+    @property
+    def contended(self) -> bool:
+        """Whether a place has to be waited for, or will have to be before long: one that is free is soon taken."""
+        return self.full or self._backlog.stands
+
+    @property
     def waiting(self) -> int:
         with self._lock:
             return self._queued() + sum(map(len, self._parked.values()))
@@ -161,7 +171,7 @@ class Admission:
     def _join(self, who: Caller) -> _Waiter | None:
         """None: there was a place. Raises Problem `overloaded` where too many wait already."""
         capped = who.user_id is not None and self._claims[who.user_id] >= self._cap
-        if not capped and self.in_use < self.places:
+        if not capped and not self.full:
             self._claim(who)
             self._give(who.priority)
             return None
@@ -215,7 +225,7 @@ class Admission:
         self._backlog.look(now, min((next(iter(line)).since for line in self._lines.values() if line), default=now))
         if self._backlog.stands:
             self._refuse_late(now)
-        while self.in_use < self.places and (first := self._first()):
+        while not self.full and (first := self._first()):
             first.decide(True)
             self._give(first.caller.priority)
 
@@ -286,11 +296,6 @@ class InFlight:
 
     def open(self, places: int) -> None:
         self.admission = Admission(places, name="door")
-
-    @property
-    def full(self) -> bool:
-        """Whether all places are taken."""
-        return self.admission.in_use >= self.admission.places
 
     @property
     def crowded(self) -> bool:

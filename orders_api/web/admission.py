@@ -10,8 +10,8 @@ from orders_api.web.resources import Resource
 class AtTheDoor:
     """Middleware: waits for a place in the worker, which `Connections` gives back, or answers 503; and looks ahead.
 
-    While places are free, memcached is asked without one: a cached read then holds its place for no time at all. While
-    none is, who comes waits for it first: to be refused should cost memcached nothing.
+    While places are to be had, memcached is asked without one: a cached read then holds its place for no time at all.
+    While they are contended, who comes gets his first: to be refused should cost memcached nothing.
     """
 
     def __init__(self, look_ahead: LookAhead) -> None:
@@ -21,7 +21,7 @@ class AtTheDoor:
         who = Caller(priority_of(req.method, resource))
         caller.set(who)  # anew for each request: on a kept-alive connection the last one's would still stand
         needs_place = who.priority is not Priority.HEALTH  # that has to tell of a worker that is full
-        waits_first = needs_place and in_flight.full
+        waits_first = needs_place and in_flight.admission.contended
         if waits_first:
             in_flight.enter(who)
         self.look_ahead.ask(req, resource)

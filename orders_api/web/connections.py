@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import gevent
-
 from orders_api.admission import in_flight
 from orders_api.db import db
 
@@ -16,8 +14,6 @@ class Connections:
         self.application = application
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        # A busy keep-alive client would otherwise keep a worker to itself.
-        gevent.sleep(0)
         # Falcon's pseudo-method would fail before any middleware runs; sent by a client it is an unknown one.
         if environ["REQUEST_METHOD"] == "WEBSOCKET":
             environ["REQUEST_METHOD"] = "UNKNOWN"

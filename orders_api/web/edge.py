@@ -61,10 +61,9 @@ class Worker(GeventWorker):
         # gevent's sendall takes it for all the bytes together: to read one now and then is of no use.
         sock.settimeout(SEND_DEADLINE_S)
         try:
-            refusal = self.refusal(req) if self.alive else None  # the application's tells that the connection ends
+            refusal = self.refusal(req) if self.alive else None  # the application tells that the connection ends
             if refusal is None:
                 return super().handle_request(listener_name, req, sock, addr)
-            gevent.sleep(0)  # as the application does: who sends one request after the other is not alone
             sock.sendall(refusal)
         except TimeoutError:
             self.log.warning("Cut off a client that did not read its answer within %s s", SEND_DEADLINE_S)

@@ -8,6 +8,7 @@ headers that gunicorn adds. Who needs another one gets it from the application, 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import gevent
 import orjson
 from falcon.routing import CompiledRouter
 
@@ -46,7 +47,10 @@ class Shedding:
 
         `request`: as gunicorn has read it (gunicorn.http.message.Request), its body not yet.
         """
-        if not in_flight.full or not _is_plain(request):
+        # A busy keep-alive client would otherwise keep a worker to itself. Before the door is looked at: the others
+        # that have come are before this one then, and what is refused behind this edge costs more.
+        gevent.sleep(0)
+        if not in_flight.admission.full or not _is_plain(request):
             return None
         resource, _, _, route = self.router.find(request.path) or NOWHERE
         if not isinstance(resource, Resource) or request.method not in resource.methods:

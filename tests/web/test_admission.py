@@ -163,6 +163,18 @@ def test_in_a_standing_queue_no_more_wait_than_its_pace_gives_hope(priority: Pri
     assert room.is_clean()
 
 
+def test_a_place_that_is_free_while_a_queue_stands_is_contended():
+    room, last = standing()
+    last.leave()
+    assert not room.admission.full
+    assert room.admission.contended
+
+    room = Room(1)
+    assert not room.admission.contended
+    room.come()
+    assert room.admission.contended
+
+
 def test_who_is_worth_less_has_no_hope_behind_those_who_are_worth_more():
     room, last = standing()
     waiting = [room.come(Priority.WRITE) for _ in range(int(HOPE * PATIENCE_S[Priority.LIST] * PACE) + 1)]

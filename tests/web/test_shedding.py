@@ -4,9 +4,11 @@ import json
 import re
 import secrets
 import signal
+import socket
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -173,6 +175,47 @@ def test_an_old_client_is_told_that_the_connection_stays(plain: Any, closed: Clo
     with closed(plain):
         answer = exchange(plain.port, b"GET /orders HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", wait_s=0.5)
     assert (answer.status, answer.code, answer.headers["connection"]) == (503, "overloaded", "keep-alive")
+
+
+@pytest.mark.parametrize(("door", "path"), [("open", "/healthz"), ("closed", "/orders")])
+def test_who_sends_one_request_after_the_other_is_not_alone(plain: Any, closed: Closed, door: str, path: str):
+    many, chunks = 2000, []
+    requests = f"GET {path} HTTP/1.1\r\nHost: shop.example\r\n\r\n".encode() * many
+    with closed(plain) if door == "closed" else nullcontext(), sent(plain.port, [requests]) as [busy]:
+        busy.settimeout(1)
+        reader = Thread(target=lambda: chunks.extend(iter(lambda: received(busy), b"")))
+        reader.start()
+        assert exchange(plain.port, get("/healthz")).status == 200
+        by_then = b"".join(chunks).count(b"HTTP/1.1 ")
+        reader.join()
+
+    assert b"".join(chunks).count(b"HTTP/1.1 ") == many
+    assert by_then < many / 2
+
+
+def received(connection: socket.socket) -> bytes:
+    """Nothing: no more comes."""
+    try:
+        return connection.recv(65536)
+    except TimeoutError:
+        return b""
+
+
+def test_what_is_refused_costs_memcached_nothing(plain: Any, closed: Closed, memcached: str):
+    with closed(plain) as http:
+        before = asked(memcached)
+        answers = [http.get("/orders", headers={"Connection": "close"}) for _ in range(3)]
+        after = asked(memcached)
+    assert [by_application(answer) for answer in answers] == [True] * 3
+    assert after == before
+    httpx.get(f"{plain.url}/orders")
+    assert asked(memcached) > after
+
+
+def asked(memcached: str) -> int:
+    """What memcached was asked so far."""
+    said = exchange(int(memcached.rpartition(":")[2]), b"stats\r\nquit\r\n").raw
+    return sum(map(int, re.findall(rb"STAT (?:cmd|incr)_\w+ (\d+)", said)))
 
 
 def test_a_worker_that_leaves_tells_that_the_connection_ends(
