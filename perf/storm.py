@@ -4,7 +4,7 @@ RATE is what it sustains, in requests a second; without it, it is searched first
 
 The accepted are of another mix than the sent: mostly writes, which are worth most and cost most. So the peak that their
 throughput is compared with is searched after each storm, with that mix and no excess. A shared machine may be a quarter
-slower a minute later: p95 and throughput are the medians of ROUNDS storms with a peak each, all else holds in every one.
+slower a minute later: p95 and throughput are medians of ROUNDS storms with a peak each; all else holds in every one.
 """
 
 import os

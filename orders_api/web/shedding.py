@@ -56,7 +56,7 @@ class Shedding:
         if not isinstance(resource, Resource) or request.method not in resource.methods:
             return None
         trace_id = _trace_id(request)
-        if reporter.samples(trace_id) or not in_flight.admission.turns_away(priority_of(request.method, resource)):
+        if reporter.samples(trace_id) or not in_flight.turns_away(priority_of(request.method, resource)):
             return None
         return self._answer(request, str(route), trace_id)
 
