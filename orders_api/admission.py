@@ -27,9 +27,9 @@ PARKED_PER_USER = 64
 # Who comes to a queue that stands has to be able to hope for a place in this share of its patience, at the pace of the
 # queue. Else it is refused at once: that costs the others least.
 HOPE = 0.25
-# No refusal at the door is quicker. Who takes the connection that was used last, as many a proxy does, would else ask the
-# worker that refuses again and again, while another has nothing to do. Each keeps its connection meanwhile: a worker
-# that does nothing else refuses some 4,000 a second, and takes 1,000 connections (conf/gunicorn.conf.py).
+# No refusal at the door is quicker. Who takes the connection that was used last, as many a proxy does, would else ask
+# the worker that refuses again and again, while another has nothing to do. Each keeps its connection meanwhile: a
+# worker that does nothing else refuses some 4,000 a second, and takes 1,000 connections (conf/gunicorn.conf.py).
 HELD_BACK_S = 0.1
 
 
