@@ -144,21 +144,12 @@ class Admission:
         began = self._clock()
         try:
             with span("wait", self.name), in_flight.aside():
-                waiter.decided.wait(max(0.0, DEADLINE_S - who.waited_s))
+                self._wait(waiter)
         except BaseException:
             with self._lock:
                 self._give_up(waiter)
             raise
-        with self._lock:
-            # Between the end of the wait and here it may have been given its place.
-            if waiter.admitted is None:
-                self._refuse(waiter)
-                self._hand_out()
-        waited_s = self._clock() - began
-        metrics.series(metrics.waits, self.name).observe(waited_s)
-        if not waiter.admitted:
-            raise Problem("overloaded", after_s=1)
-        return waited_s
+        return self._clock() - began
 
     def leave(self, who: Caller) -> None:
         """Gives back the place that `enter` took for `who`."""
@@ -189,6 +180,19 @@ class Admission:
         else:
             self._queue(waiter)
         return waiter
+
+    def _wait(self, waiter: _Waiter) -> None:
+        """Returns when it has its place. Raises Problem `overloaded`."""
+        began = self._clock()
+        waiter.decided.wait(max(0.0, DEADLINE_S - waiter.caller.waited_s))
+        with self._lock:
+            # Between the end of the wait and here it may have been given its place.
+            if waiter.admitted is None:
+                self._refuse(waiter)
+                self._hand_out()
+        metrics.series(metrics.waits, self.name).observe(self._clock() - began)
+        if not waiter.admitted:
+            raise Problem("overloaded", after_s=1)
 
     def _give(self, priority: Priority) -> None:
         self.in_use += 1
@@ -234,7 +238,8 @@ class Admission:
             self._give(first.caller.priority)
 
     def _refuse_late(self, now: float) -> None:
-        for priority, line in self._lines.items():
+        """Those who are worth least waited longest, and hear it first: when a queue begins to stand there are many."""
+        for priority, line in reversed(self._lines.items()):
             while line and now - (first := next(iter(line))).since > self.patience_s[priority]:
                 self._refuse(first)
 
@@ -333,16 +338,27 @@ class InFlight:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Without its place, if the current request has one; afterwards it comes before all that are new."""
+        """Without its place, if the current request has one; afterwards it comes before all that are new.
+
+        Who was refused another place meanwhile needs none to say so.
+        """
         if self._holder.get() is None:
             yield
             return
         self.leave()
         try:
             yield
-        finally:
-            self.admission.enter(_RETURNING)
-            self._holder.set(_RETURNING)
+        except Problem:
+            raise
+        except BaseException:
+            self._return()
+            raise
+        else:
+            self._return()
+
+    def _return(self) -> None:
+        self.admission.enter(_RETURNING)
+        self._holder.set(_RETURNING)
 
 
 _RETURNING = Caller(Priority.RETURN)

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,6 +26,7 @@ from orders_api.admission import (
     Caller,
     InFlight,
     Priority,
+    in_flight,
 )
 from orders_api.app import MIN_IN_FLIGHT
 from orders_api.backlog import CALM_S, LATE_S, PACE_S, STANDING_S
@@ -401,6 +402,29 @@ def test_who_steps_aside_leaves_the_place_and_comes_back_before_all_that_are_new
 
     assert log == ["slow", "other", "back", "webhook"]
     assert (in_flight.admission.in_use, in_flight.admission.waiting) == (0, 0)
+
+
+def test_who_is_refused_another_place_needs_none_to_hear_it(door: InFlight):
+    hashing = Admission(1)
+    hashing.enter(Caller())
+    door.enter(Caller())
+    other = threading.Thread(target=door.enter, args=[Caller()])
+    other.start()
+    wait_until(lambda: door.admission.waiting == 1)
+    start = time.monotonic()
+    refused(hashing, Caller(waited_s=DEADLINE_S - 0.01))
+    assert time.monotonic() - start < DEADLINE_S / 2
+    other.join()
+    door.leave()
+    assert (door.admission.in_use, door.admission.waiting) == (1, 0)  # the other's
+
+
+@pytest.fixture
+def door() -> Iterator[InFlight]:
+    """The process's own, with one place."""
+    in_flight.open(1)
+    yield in_flight
+    in_flight.open(0)
 
 
 def test_who_has_no_place_steps_aside_all_the_same():
