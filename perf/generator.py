@@ -23,6 +23,7 @@ class Sent(NamedTuple):
     connections: int  # that were opened
     waited: int  # requests for which none was free
     began: float  # when the samples' times count from, by time.monotonic()
+    cpu_s: list[float]  # of a processor, that the generator took in each phase
 
 
 class Sending:
@@ -36,6 +37,19 @@ class Sending:
     @property
     def over(self) -> bool:
         return self._generator.poll() is not None
+
+    @contextmanager
+    def burdened(self, share: float) -> Iterator[None]:
+        """perf/burden.py beside it."""
+        if not share:
+            yield
+            return
+        command = [sys.executable, "-m", "perf.burden", str(self._generator.pid), str(share)]
+        burden = spawn(command, death_signal=signal.SIGTERM, cwd=ROOT, env=dict(os.environ))
+        try:
+            yield
+        finally:
+            stop(burden, signal.SIGTERM, 5)
 
     def wait(self) -> Sent:
         """What became of it, when every answer is there."""
@@ -53,9 +67,14 @@ class Crowd:
         self._port = port or served.port
         self._seed = 0
 
-    def send(self, phases: Sequence[tuple[float, float]], mix: Mapping[str, int] | None = None) -> Sent:
-        """Each phase is (requests a second, seconds). `mix`: the operations by weight; None is the acceptance's."""
-        with self.sending(phases, mix) as plan:
+    def send(
+        self, phases: Sequence[tuple[float, float]], mix: Mapping[str, int] | None = None, burden: float = 0.0
+    ) -> Sent:
+        """Each phase is (requests a second, seconds). `mix`: the operations by weight; None is the acceptance's.
+
+        `burden`: the share of a processor that is taken for the sending, whether or not it is needed for that.
+        """
+        with self.sending(phases, mix) as plan, plan.burdened(burden):
             return plan.wait()
 
     @contextmanager

@@ -107,21 +107,23 @@ def hello(stack: Stack) -> float:
         bare.stop()
 
 
-def sustainable(crowd: Crowd, seconds: float, mix: Mapping[str, int] | None = None) -> tuple[float, list[figures.Row]]:
+def sustainable(
+    crowd: Crowd, seconds: float, mix: Mapping[str, int] | None = None, burden: float = 0.0
+) -> tuple[float, list[figures.Row]]:
     """The highest rate that passes, and all that were tried: doubles until one fails, then halves the distance."""
     crowd.send([(FIRST_RATE * 2, WARM_UP_S)], mix)
     points: list[figures.Row] = []
     low, high, rate = 0.0, 0.0, float(FIRST_RATE)  # `high` is 0 until a rate has failed
     while len(points) < MAX_POINTS and (not high or high - low > CLOSE_ENOUGH * high):
-        points.append(_point(crowd, rate, seconds, mix))
+        points.append(_point(crowd, rate, seconds, mix, burden))
         low, high = (rate, high) if points[-1]["passed"] else (low, rate)
         rate = float(round((low + high) / 2 if high else low * 2))
     return low, points
 
 
-def _point(crowd: Crowd, rate: float, seconds: float, mix: Mapping[str, int] | None) -> figures.Row:
+def _point(crowd: Crowd, rate: float, seconds: float, mix: Mapping[str, int] | None, burden: float) -> figures.Row:
     """The first two seconds are not counted: the connections are being made."""
-    samples = [sample for sample in crowd.send([(rate, 2 + seconds)], mix).samples if sample[0] >= 2]
+    samples = [sample for sample in crowd.send([(rate, 2 + seconds)], mix, burden).samples if sample[0] >= 2]
     wrong = figures.complaints(samples)
     point = {**figures.row("all", samples, seconds), "lag_p99_ms": round(figures.lag(samples) * 1000, 1)}
     point = {"asked": f"{rate:g}", "passed": not wrong, **point}

@@ -3,8 +3,9 @@
 RATE is what it sustains, in requests a second; without it, it is searched first.
 
 The accepted are of another mix than the sent: mostly writes, which are worth most and cost most. So the peak that their
-throughput is compared with is searched after each storm, with that mix and no excess. A shared machine may be a quarter
-slower a minute later: p95 and throughput are medians of ROUNDS storms with a peak each; all else holds in every one.
+throughput is compared with is searched after each storm, with that mix and no excess, the sending still taking as much
+of the shared processors (perf/burden.py). The machine may be a quarter slower a minute later: p95 and throughput are
+medians of ROUNDS storms with a peak each; all else holds in every one.
 """
 
 import os
@@ -71,7 +72,8 @@ def weather(crowd: Crowd, url: str, rate: float) -> "Round":
         sent = crowd.send([(rate * REST, WARM_UP_S), (rate * EXCESS, STORM_S), (rate * REST, AFTER_S)])
     mix = Counter(sample[1] for sample in accepted(during(sent.samples)))
     print(f"The peak of what was accepted ({', '.join(f'{n} x {name}' for name, n in mix.most_common())}):")
-    one = Round(sent, probes, mix, sustainable(crowd, SEARCH_POINT_S, mix)[0])
+    sending = sent.cpu_s[1] / STORM_S
+    one = Round(sent, probes, mix, sending, sustainable(crowd, SEARCH_POINT_S, mix, sending)[0])
     _show(one.report(rate))
     return one
 
@@ -139,6 +141,7 @@ class Round:
     sent: Sent
     probes: Probes
     mix: Counter[str]  # of the accepted, by operation
+    sending: float  # what it took of a processor
     peak: float  # requests a second of that mix
 
     @property
@@ -161,6 +164,7 @@ class Round:
             "shed": figures.row("shed", shed(storm), STORM_S) | {"failures": 0},  # as it should be
             "afterwards": figures.row("afterwards", after(samples), AFTER_S),
             "accepted_share_of_sustainable": round(len(accepted(storm)) / STORM_S / rate, 3),
+            "sending_took": round(self.sending, 3),
             "peak_of_this_mix": self.peak,
             "accepted_share_of_peak": round(self.share, 3),
             "shed_shares": {name: round(share, 3) for name, share in shed_shares(storm).items()},

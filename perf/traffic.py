@@ -312,19 +312,29 @@ class Generator:
         self._all = deque(self._rng.sample(crowd, len(crowd)))
         self._with_password = deque(person for person in crowd if person.password)
         self.began = 0.0  # by time.monotonic()
+        self.cpu_s: list[float] = []  # of a processor, in each phase
 
     def run(self, phases: list[Phase], report: Callable[[Sample], None]) -> None:
         """Returns when every answer is there, or has timed out."""
         plan = list(arrivals(phases, self._rng, self._mix))
         flying = gevent.pool.Group()
-        _go_first()
+        go_first()
         gc.collect()
         gc.freeze()  # a collection of everything would stop the generator for tens of milliseconds
         self.began = time.monotonic() + 0.1
+        flying.spawn(self._watch, phases)
         for at, operation in plan:
             gevent.sleep(max(0.0, self.began + at - time.monotonic()))
             flying.spawn(self._one, at, operation, report)
         flying.join()
+
+    def _watch(self, phases: list[Phase]) -> None:
+        end = self.began
+        gevent.sleep(end - time.monotonic())
+        for phase in phases:
+            end, before = end + phase.seconds, time.process_time()
+            gevent.sleep(max(0.0, end - time.monotonic()))
+            self.cpu_s.append(time.process_time() - before)
 
     def _one(self, at: float, operation: str, report: Callable[[Sample], None]) -> None:
         lag = time.monotonic() - self.began - at
@@ -349,7 +359,7 @@ class Generator:
         return getattr(self._operations, operation.replace(" ", "_"))(people[0])
 
 
-def _go_first() -> None:
+def go_first() -> None:
     """Before the service on shared processors, where we may: in earnest the clients have machines of their own."""
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
@@ -364,7 +374,7 @@ def main() -> None:
     generator.run([Phase(*phase) for phase in plan["phases"]], samples.append)
     connections = generator.connections
     with open(samples_file, "w") as file:
-        sent = {"samples": samples, "began": generator.began}
+        sent = {"samples": samples, "began": generator.began, "cpu_s": generator.cpu_s}
         json.dump({**sent, "connections": connections.opened, "waited": connections.waited}, file)
 
 
