@@ -5,6 +5,7 @@ application, with WSGI's environment, the middleware and an exception; 0.09 here
 headers that gunicorn adds. Who needs another one gets it from the application, whose door is as closed.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -50,6 +51,7 @@ class Shedding:
         # A busy keep-alive client would otherwise keep a worker to itself. Before the door is looked at: the others
         # that have come are before this one then, and what is refused behind this edge costs more.
         gevent.sleep(0)
+        began = time.perf_counter()
         if not in_flight.admission.full or not _is_plain(request):
             return None
         resource, _, _, route = self.router.find(request.path) or NOWHERE
@@ -58,14 +60,15 @@ class Shedding:
         trace_id = _trace_id(request)
         if reporter.samples(trace_id) or not in_flight.turns_away(priority_of(request.method, resource)):
             return None
-        return self._answer(request, str(route), trace_id)
+        return self._answer(request, str(route), trace_id, time.perf_counter() - began)
 
-    def _answer(self, request: Any, route: str, trace_id: str) -> bytes:
+    def _answer(self, request: Any, route: str, trace_id: str, seconds: float) -> bytes:
         problem = Problem("overloaded", after_s=1)
         reporter.report(problem, f"{problem.code} {route}", trace_id, route=route, code=problem.code)
         socket_ip = request.peer_addr[0] if isinstance(request.peer_addr, tuple) else ""
         whose = client_ip(socket_ip, _header(request, "X-FORWARDED-FOR"), self.hops)
-        account_for(trace_id, request.method, route, problem.type.status, problem.code, client_ip=whose)
+        status, code = problem.type.status, problem.code
+        account_for(trace_id, request.method, route, status, code, seconds=seconds, client_ip=whose)
         body = orjson.dumps(problems.document(problem, trace_id))
         head = (
             f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {problems.MEDIA_TYPE}\r\nCache-Control: no-store\r\n"

@@ -123,6 +123,7 @@ def test_what_is_refused_at_the_edge_is_traced_logged_and_counted(plain: Any, cl
     assert [line["trace_id"] for line in lines] == [by_w3c, by_sentry]
     expected = {"method": "POST", "route": "/orders", "status": 503, "code": "overloaded", "client_ip": "192.0.2.7"}
     assert all(expected.items() <= line.items() for line in lines)
+    assert all(line["duration_ms"] >= HELD_BACK_S * 1000 for line in lines)
     assert {name: after - before[name] for name, after in counted(plain).items()} == dict.fromkeys(before, 2)
 
 
