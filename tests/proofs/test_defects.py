@@ -17,6 +17,7 @@ from tests.proofs.site import Site
 from tests.proofs.trial import trial
 
 pytestmark = pytest.mark.planted
+TRIES = 3  # most defects show in a race, and in so small a run on a busy machine it may not come about
 PATIENT = Errand(seed=1, port=0, secret=b"", pace_s=0, gone=0, rushes=0, doubled=0, drain_s=20)
 
 
@@ -52,7 +53,8 @@ LAZY_COMMIT = """
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.defect)
 def test_a_planted_defect_is_seen(case: Case):
-    assert case.rule in numbers(crowded(case.defect, case.faults, case.sql))
+    seen = (numbers(crowded(case.defect, case.faults, case.sql)) for _ in range(TRIES))
+    assert any(case.rule in rules for rules in seen)
 
 
 def test_commits_that_a_crash_takes_back_are_seen():
