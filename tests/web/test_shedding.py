@@ -15,13 +15,12 @@ import httpx
 import psycopg
 import pytest
 
-from orders_api.admission import HELD_BACK_S
 from orders_api.app import MIN_IN_FLIGHT
 from tests import conforms
 from tests.client import LAMP, Client, assert_problem, plain_http
 from tests.reporting.sentry import Sentry
-from tests.web.crowded import WAITING_PER_PLACE
-from tests.web.raw import blocked_by, exchange, get, patch, post, sent, wait_until
+from tests.web.crowded import HELD_BACK_S, WAITING_PER_PLACE
+from tests.web.raw import blocked_by, exchange, get, patch, post, read, sent, wait_until
 
 PATIENT = "&options=-c%20lock_timeout%3D4500"
 SHOP = "https://shop.example"
@@ -65,12 +64,14 @@ def closed(client_of: Callable[[Any], Client], connect: Connect) -> Closed:
         stuck = [cancelling(one) for one in people for _ in range(MIN_IN_FLIGHT // 2)]
         queue = [post(PROVIDER, body=b"{}")] * MIN_IN_FLIGHT * WAITING_PER_PLACE
         holder.execute("SELECT 1 FROM orders FOR UPDATE")
-        with sent(server.port, stuck):
+        with sent(server.port, stuck) as holding:
             wait_until(lambda: blocked_by(sql, holder) == MIN_IN_FLIGHT)
-            with sent(server.port, queue), plain_http(base_url=server.url) as http:
+            with sent(server.port, queue) as waiting, plain_http(base_url=server.url) as http:
                 wait_until(lambda: is_refused(server))
                 yield http
                 holder.rollback()
+                for one in (*holding, *waiting):
+                    read(one)  # the next finds the door open
 
     return door
 
