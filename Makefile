@@ -64,7 +64,7 @@ load: .venv/.load memcached ## Sends the acceptance profile and fails at p95 >= 
 capacity: .venv/.load memcached ## Searches the highest rate with p95 < 200 ms and no wrong answer (4 minutes)
 	@.venv/bin/python -m perf.load capacity
 
-storm: .venv/.load memcached ## Sends three times the sustainable rate, three times over, and checks that only the excess suffers (6 minutes; RATE, else searched)
+storm: .venv/.load memcached ## Sends three times the sustainable rate, three times over, and checks that only the excess suffers (8 minutes; RATE, else searched)
 	@.venv/bin/python -m perf.storm
 
 slow: .venv/.load memcached ## Checks that 200 slow clients of each kind are cut off and disturb nobody (15 minutes; SECONDS, ROUNDS, RATE, ONLY)

@@ -360,7 +360,7 @@ def test_what_was_waited_for_another_place_counts():
     assert room.shed() == {"list": 1}
 
 
-def refused(admission: Admission, who: Caller) -> None:
+def refused(admission: Admission | InFlight, who: Caller) -> None:
     with pytest.raises(Problem, match="overloaded"):
         admission.enter(who)
 
@@ -425,6 +425,14 @@ def door() -> Iterator[InFlight]:
     in_flight.open(1)
     yield in_flight
     in_flight.open(0)
+
+
+def test_a_refusal_at_the_door_takes_a_tenth_of_a_second():
+    full = InFlight()  # not open yet: it has neither places nor a queue
+    for refuses in (lambda: full.turns_away(Priority.LIST), lambda: refused(full, Caller(Priority.LIST)) or True):
+        start = time.monotonic()
+        assert refuses()
+        assert time.monotonic() - start >= 0.1
 
 
 def test_who_has_no_place_steps_aside_all_the_same():
