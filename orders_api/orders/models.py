@@ -34,8 +34,18 @@ class Order(BaseModel):
         primary_key = CompositeKey("user_id", "id")
 
 
+class ItemRow(NamedTuple):
+    """An item as it is read."""
+
+    sku: str
+    name: str
+    quantity: int
+    unit_price_cents: int
+
+
 class OrderRow(NamedTuple):
-    """An order as it is read: without a model's bookkeeping, which costs more than the row."""
+    """An order as it is read: without a model's bookkeeping, which costs more than the row. `items`: None if not asked
+    for."""
 
     id: UUID
     status: str
@@ -45,15 +55,10 @@ class OrderRow(NamedTuple):
     version: int
     created_at: datetime
     updated_at: datetime
+    items: list[ItemRow] | None = None
 
 
-class ItemRow(NamedTuple):
-    """An item as it is read."""
-
-    sku: str
-    name: str
-    quantity: int
-    unit_price_cents: int
+COLUMNS = OrderRow._fields[:-1]
 
 
 class OrderItem(BaseModel):

@@ -5,8 +5,6 @@ rows stay plain tuples.
 """
 
 import functools
-from collections import defaultdict
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,17 +13,17 @@ from peewee import SQL, Tuple, fn
 
 from orders_api.db import db
 from orders_api.errors import Problem
-from orders_api.orders.models import ItemRow, Order, OrderEvent, OrderItem, OrderRow
+from orders_api.orders.models import COLUMNS, ItemRow, Order, OrderEvent, OrderItem, OrderRow
 
 Position = tuple[datetime, UUID]
 
 
-def find_order(user_id: UUID, order_id: UUID | None) -> OrderRow:
+def find_order(user_id: UUID, order_id: UUID | None, *, items: bool = False) -> OrderRow:
     """The user's order. Raises order_not_found, alike for unknown, malformed (None) and foreign ids."""
-    row = db.execute_sql(_one_order(), {"user_id": user_id, "id": order_id}).fetchone() if order_id else None
+    row = db.execute_sql(_one_order(items), {"user_id": user_id, "id": order_id}).fetchone() if order_id else None
     if row is None:
         raise Problem("order_not_found")
-    return OrderRow._make(row)
+    return _read(row)
 
 
 def owner_of(order_id: UUID) -> UUID | None:
@@ -38,10 +36,12 @@ def lock_order(user_id: UUID, order_id: UUID | None) -> Order:
     row = db.execute_sql(_locked_order(), {"user_id": user_id, "id": order_id}).fetchone() if order_id else None
     if row is None:
         raise Problem("order_not_found")
-    return Order(user_id=user_id, **OrderRow._make(row)._asdict())
+    return Order(user_id=user_id, **dict(zip(COLUMNS, row, strict=True)))
 
 
-def orders_of(user_id: UUID, *, limit: int, after: Position | None = None, **filters: Any) -> list[OrderRow]:
+def orders_of(
+    user_id: UUID, *, limit: int, after: Position | None = None, items: bool = False, **filters: Any
+) -> list[OrderRow]:
     """The next `limit` orders, newest first, that come after a keyset position.
 
     `filters`: those of `status`, `created_after` and `created_before` that apply.
@@ -49,18 +49,20 @@ def orders_of(user_id: UUID, *, limit: int, after: Position | None = None, **fil
     parameters = {"user_id": user_id, "limit": limit, **filters}
     if after is not None:
         parameters["after_time"], parameters["after_id"] = after
-    rows = db.execute_sql(_page_of_orders(frozenset(parameters)), parameters).fetchall()
-    return [OrderRow._make(row) for row in rows]
+    return [_read(row) for row in db.execute_sql(_page_of_orders(frozenset(parameters), items), parameters).fetchall()]
 
 
-def items_of(user_id: UUID, order_ids: Sequence[UUID]) -> dict[UUID, list[ItemRow]]:
-    """The items of many orders in one statement, in their order."""
-    items: dict[UUID, list[ItemRow]] = defaultdict(list)
-    if order_ids:
-        found = db.execute_sql(_items_of_orders(), {"user_id": user_id, "order_ids": list(order_ids)})
-        for order_id, *item in found.fetchall():
-            items[order_id].append(ItemRow._make(item))
-    return items
+def items_of(user_id: UUID, order_id: UUID) -> list[ItemRow]:
+    """The items of an order that is locked: of another they may be newer than what was read of it before."""
+    found = db.execute_sql(_items_of_order(), {"user_id": user_id, "order_id": order_id})
+    return [ItemRow._make(item) for item in found.fetchall()]
+
+
+def _read(row: tuple[Any, ...]) -> OrderRow:
+    if len(row) == len(COLUMNS):
+        return OrderRow(*row)
+    *columns, items = row
+    return OrderRow._make((*columns, [ItemRow._make(item) for item in items]))
 
 
 def _given(name: str) -> SQL:
@@ -74,13 +76,21 @@ def _compiled(query: Any) -> str:
     return sql
 
 
-def _orders() -> Any:
-    return Order.select(*(getattr(Order, name) for name in OrderRow._fields)).where(Order.user_id == _given("user_id"))
+def _orders(items: bool = False) -> Any:
+    columns = [getattr(Order, name) for name in COLUMNS]
+    return Order.select(*columns, *[_items()] * items).where(Order.user_id == _given("user_id"))
+
+
+def _items() -> Any:
+    """An order's own, as JSON in its row: read by a statement of their own they may be those of its next version."""
+    item = fn.json_build_array(*(getattr(OrderItem, name) for name in ItemRow._fields))
+    items = fn.coalesce(fn.json_agg(item).order_by(OrderItem.position), SQL("'[]'"))
+    return OrderItem.select(items).where(OrderItem.user_id == Order.user_id, OrderItem.order_id == Order.id)
 
 
 @functools.cache
-def _one_order() -> str:
-    return _compiled(_orders().where(Order.id == _given("id")))
+def _one_order(items: bool) -> str:
+    return _compiled(_orders(items).where(Order.id == _given("id")))
 
 
 @functools.cache
@@ -89,8 +99,8 @@ def _locked_order() -> str:
 
 
 @functools.cache
-def _page_of_orders(given: frozenset[str]) -> str:
-    query = _orders()
+def _page_of_orders(given: frozenset[str], items: bool) -> str:
+    query = _orders(items)
     if "status" in given:
         query = query.where(Order.status == _given("status"))
     if "created_after" in given:
@@ -103,10 +113,10 @@ def _page_of_orders(given: frozenset[str]) -> str:
 
 
 @functools.cache
-def _items_of_orders() -> str:
-    query = OrderItem.select(OrderItem.order_id, *(getattr(OrderItem, name) for name in ItemRow._fields))
-    query = query.where(OrderItem.user_id == _given("user_id"), OrderItem.order_id == fn.ANY(_given("order_ids")))
-    return _compiled(query.order_by(OrderItem.order_id, OrderItem.position))
+def _items_of_order() -> str:
+    query = OrderItem.select(*(getattr(OrderItem, name) for name in ItemRow._fields))
+    query = query.where(OrderItem.user_id == _given("user_id"), OrderItem.order_id == _given("order_id"))
+    return _compiled(query.order_by(OrderItem.position))
 
 
 def events_of(user_id: UUID, order_id: UUID, *, limit: int, after: int = 0) -> list[OrderEvent]:

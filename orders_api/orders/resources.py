@@ -55,13 +55,11 @@ class Orders(Resource):
     @cached(ORDERS)
     def on_get(self, req: falcon.Request) -> Representation:
         query, user_id = dict(req.context.query), req.context.user_id
-        limit, include = query.pop("limit"), query.pop("include", None)
+        limit, include = query.pop("limit"), query.pop("include", None) is not None
         walk = self.cursors.walk(f"orders:{user_id}", query.pop("cursor", None), query)
-        orders = queries.orders_of(user_id, limit=limit + 1, after=walk.time_and_id(), **query)
+        orders = queries.orders_of(user_id, limit=limit + 1, after=walk.time_and_id(), items=include, **query)
         page = walk.page(orders, limit, lambda order: (order.created_at, order.id))
-        items = queries.items_of(user_id, [order.id for order in page.rows]) if include else None
-        documents = [OrderDocument.of(order, None if items is None else items[order.id]) for order in page.rows]
-        return page.represent(req, documents)
+        return page.represent(req, [OrderDocument.of(order, order.items) for order in page.rows])
 
     @operation(
         "place_order",
@@ -119,9 +117,8 @@ class OrderById(Resource):
     @cached(ORDERS)
     def on_get(self, req: falcon.Request, order_id: str) -> Representation:
         user_id, include = req.context.user_id, "include" in req.context.query
-        order = queries.find_order(user_id, parse_id(order_id))
-        items = queries.items_of(user_id, [order.id])[order.id] if include else None
-        return Representation(orjson.dumps(OrderDocument.of(order, items)), etag_of(order, items=include))
+        order = queries.find_order(user_id, parse_id(order_id), items=include)
+        return Representation(orjson.dumps(OrderDocument.of(order, order.items)), etag_of(order, items=include))
 
     @operation(
         "change_order",

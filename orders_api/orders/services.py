@@ -118,7 +118,7 @@ def change_order(
     order = lock_order(user_id, order_id)
     if versions is not None and order.version not in versions:
         raise Problem("version_conflict", headers={"ETag": etag_of(order, items=True)})
-    items: Stored = items_of(user_id, [order.id])[order.id]
+    items: Stored = items_of(user_id, order.id)
     before, status = order.status, changes.get("status", order.status)
     if status != before:
         check_owner_step(before, status)

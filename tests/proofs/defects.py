@@ -169,9 +169,9 @@ def _slow_loads() -> None:
     """No defect: it makes the time in which a lock can be lost."""
     find, delays = queries.find_order, iter(SLOW_LOADS_S)
 
-    def find_order(*names: Any) -> Any:
+    def find_order(*names: Any, **options: Any) -> Any:
         gevent.sleep(next(delays, 0))
-        return find(*names)
+        return find(*names, **options)
 
     queries.find_order = find_order
 

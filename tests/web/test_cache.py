@@ -412,20 +412,25 @@ def alice_places(server: Server, client: Client) -> str:
 
 
 def test_what_was_loaded_before_a_write_is_not_served_after_it(
-    server: Server, alice: Client, shared: Cache, connect: Connect
+    server: Server, alice: Client, shared: Cache, sql: psycopg.Connection
 ):
-    """The reader has the order as it was and waits for its items; meanwhile somebody writes and is done."""
-    path = alice.place().headers["Location"] + "?include=items"
-    sql, holder = connect(server), connect(server, autocommit=False)
-    holder.execute("LOCK TABLE order_items IN ACCESS EXCLUSIVE MODE")
-    with sent(server.port, [get(path, bearer(alice))]) as (reader,):
-        wait_until(lambda: blocked_by(sql, holder) == 1)
-        fence = shared.fence(orders_of(alice))
+    """The reader has the order as it was, and has yet to store it; meanwhile somebody writes and is done."""
+    path, scope = alice.place().headers["Location"], orders_of(alice)
+    old = b"\n\n" + body(ask(server, alice, path))
+    forget(shared, scope, value_key(scope, path))
+
+    def load() -> bytes:
+        fence = shared.fence(scope)
         set_note(sql, alice, "new")
         fence.lift()
-        holder.rollback()
-        assert noted(read(reader)) is None
+        return old
 
+    batch = shared.memcached.batch()
+    reader = shared.look_up(batch, scope, f"{len(path)}:{path}?")
+    batch.run()
+    assert (reader.value(load), reader.verdict) == (old, "miss")
+
+    assert told(shared, scope, value_key(scope, path)).endswith(old)
     assert noted(ask(server, alice, path)) == "new"
 
 
