@@ -61,7 +61,7 @@ container-test: ## Builds the images and runs docker-compose.yml for real, where
 load: .venv/.load memcached ## Sends the acceptance profile and fails at p95 >= 200 ms or any wrong answer (RATE=100, SECONDS=60)
 	@.venv/bin/python -m perf.load
 
-capacity: .venv/.load memcached ## Searches the highest rate with p95 < 200 ms and no wrong answer (4 minutes)
+capacity: .venv/.load memcached ## Searches the highest rate with p95 < 200 ms and no wrong answer, three times over (7 minutes)
 	@.venv/bin/python -m perf.load capacity
 
 storm: .venv/.load memcached ## Sends three times the sustainable rate, three times over, and checks that only the excess suffers (8 minutes; RATE, else searched)
