@@ -132,8 +132,8 @@ def _no_tie_breaker() -> None:
     page, both = queries._page_of_orders, '("t1"."created_at", "t1"."id") < (%(after_time)s, %(after_id)s)'
 
     @functools.cache
-    def time_alone(given: frozenset[str]) -> str:
-        return page(given).replace(both, '"t1"."created_at" < %(after_time)s')
+    def time_alone(*asked: Any) -> str:
+        return page(*asked).replace(both, '"t1"."created_at" < %(after_time)s')
 
     queries._page_of_orders = time_alone
 
