@@ -31,7 +31,7 @@ security: .venv/.dev memcached ## Lists the catalogue of attacks with what becam
 schemathesis: .venv/.dev memcached ## Makes requests from the description, good and bad, with every check on (CASES=2000, SEED)
 	@.venv/bin/python -m tests.proofs.generated
 
-planted: .venv/.dev memcached ## Plants nine defects in the service: the checker of make prove must see each
+planted: .venv/.dev memcached ## Plants ten defects in the service: the checker of make prove must see each
 	@.venv/bin/pytest -m planted -n 2 tests/proofs
 
 check: .venv/.dev .venv/.spectral ## Checks style, types, the layers, the migrations, the description, the workflow, the alerts and the packages

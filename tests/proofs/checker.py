@@ -250,5 +250,12 @@ def _no_defect(run: Run) -> Iterator[tuple[str, str]]:
             yield WRONG, f"{attempt.operation} got {attempt.status} {attempt.code}"
 
 
+@rule("14 an order and its items are of one version")
+def _whole(run: Run) -> Iterator[tuple[str, str]]:
+    for attempt in run.attempts:
+        for order in attempt.torn:
+            yield WRONG, f"{attempt.process} got order {order} by a {attempt.operation}, with items of another version"
+
+
 _PASSING = ("idempotency_key_in_progress", "rate_limited")
 _SKEW = S // 20  # between a client's clock and when its request is worked on

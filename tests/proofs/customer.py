@@ -7,7 +7,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -98,8 +98,9 @@ class Customer:
         self.line.hang_up()
 
     def audit(self) -> None:
-        """At rest: all pages, the whole feed."""
+        """At rest: all pages, of orders alone and with their items, the whole feed."""
         self.walk(limit=100)
+        self.walk(limit=100, items=True)
         while self.follow(limit=100):
             pass
         self.line.hang_up()
@@ -109,7 +110,7 @@ class Customer:
         order = self.rush() if self.chance.random() < self.errand.rushes else self.place()
         for _ in range(self.chance.randrange(3)):
             self._look(order["id"])
-            self.edit(order["id"])
+            order = self.edit(order["id"])
         self._look(order["id"])
         end = self.chance.random()
         if end < 0.25:
@@ -123,7 +124,7 @@ class Customer:
         self.read(order_id)
         what = self.chance.random()
         if what < 0.08:
-            self.walk()
+            self.walk(items=self.chance.random() < 0.5)
         elif what < 0.3:
             self.follow()
         elif what < 0.4:
@@ -160,9 +161,11 @@ class Customer:
             key, request = self.chance.choice(self.placed)
             self._until_known("place", request, key)
 
-    def edit(self, order_id: str) -> None:
+    def edit(self, order_id: str) -> dict[str, Any]:
+        """A note by which the edit is known, and every other time other items, and so another total."""
         name = f"{self.name}-{next(self.numbers)}"
-        self._until_known("edit", self._changed(order_id, metadata={name: "x"}), name, order_id)
+        changes = {"metadata": {name: "x"}} | ({"items": self._items()} if self.chance.random() < 0.5 else {})
+        return self._until_known("edit", self._changed(order_id, **changes), name, order_id).document
 
     def cancel(self, order_id: str) -> None:
         self._until_known("cancel", self._changed(order_id, status="cancelled"), order_id, order_id)
@@ -181,7 +184,7 @@ class Customer:
     # Reads: whatever comes is recorded, and they are not asked again.
 
     def read(self, order_id: str) -> None:
-        self._once("read", f"/orders/{order_id}", order_id)
+        self._once("read", f"/orders/{order_id}?include=items", order_id)
 
     def trespass(self) -> None:
         """Another user's order, as far as somebody here knows one: it must be as if it was not there."""
@@ -189,15 +192,18 @@ class Customer:
         if order_id := LATEST.get(other.id):
             self._once("trespass", f"/orders/{order_id}", order_id)
 
-    def walk(self, limit: int = PAGE) -> None:
+    def walk(self, limit: int = PAGE, *, items: bool = False) -> None:
         """All pages, as one attempt; it is known only if each of them came."""
-        first, seen, cursor = time.monotonic_ns(), [], ""
+        first, seen, torn, cursor = time.monotonic_ns(), [], [], ""
+        include = "&include=items" if items else ""
         while cursor is not None:
-            answer = self.line.ask(self._read(f"/orders?limit={limit}{cursor}"))
+            answer = self.line.ask(self._read(f"/orders?limit={limit}{include}{cursor}"))
             page = answer.document if answer.outcome == OK else {}
-            seen += [order["id"] for order in page.get("data", [])]
+            orders = page.get("data", [])
+            seen += [order["id"] for order in orders]
+            torn += [order["id"] for order in orders if _is_torn(order)]
             cursor = f"&cursor={page['next_cursor']}" if page.get("has_more") else None
-        self._record("walk", replace(answer, start=first), seen=seen)
+        self._record("walk", replace(answer, start=first), seen=seen, torn=torn)
 
     def follow(self, limit: int = PAGE) -> bool:
         """One page of the change feed, from where the last one ended; whether there is more."""
@@ -246,7 +252,13 @@ class Customer:
         return done
 
     def _record(
-        self, operation: str, answer: Answer, order_id: str = "", seen: list[Any] | None = None, **known: str
+        self,
+        operation: str,
+        answer: Answer,
+        order_id: str = "",
+        seen: Sequence[Any] = (),
+        torn: Sequence[str] = (),
+        **known: str,
     ) -> Attempt:
         told = answer.document
         order = told if answer.outcome == OK and "version" in told else {}
@@ -263,7 +275,8 @@ class Customer:
             id=order.get("id", order_id),
             version=order.get("version"),
             cache=answer.cache,
-            seen=seen or [],
+            seen=list(seen),
+            torn=[order["id"]] if _is_torn(order) else list(torn),
             **known,
         )
         self.recorder.write(attempt)
@@ -274,16 +287,24 @@ class Customer:
     def _draft(self, kind: str = "") -> tuple[str, Request]:
         """A key and an order."""
         key = f"{kind}{self.name}-{next(self.numbers)}-{uuid.UUID(int=self.chance.getrandbits(128)).hex[:8]}"
-        amounts = [(self.chance.randint(1, 9), self.chance.randint(1, 999)) for _ in range(self.chance.randint(1, 4))]
-        items = [{"sku": "lamp", "quantity": quantity, "unit_price_cents": price} for quantity, price in amounts]
-        body = orjson.dumps({"currency": self.chance.choice(CURRENCIES), "items": items})
+        body = orjson.dumps({"currency": self.chance.choice(CURRENCIES), "items": self._items()})
         return key, requests.place(self.user.token, key, body)
+
+    def _items(self) -> list[dict[str, Any]]:
+        amounts = [(self.chance.randint(1, 9), self.chance.randint(1, 999)) for _ in range(self.chance.randint(1, 4))]
+        return [{"sku": "lamp", "quantity": quantity, "unit_price_cents": price} for quantity, price in amounts]
 
     def _read(self, path: str) -> Request:
         return requests.read(self.user.token, path)
 
     def _changed(self, order_id: str, **changes: Any) -> Request:
         return requests.change(self.user.token, order_id, changes)
+
+
+def _is_torn(order: Mapping[str, Any]) -> bool:
+    """Whether it comes with the items of another version."""
+    items = order.get("items")
+    return bool(items) and sum(item["quantity"] * item["unit_price_cents"] for item in items) != order["total_cents"]
 
 
 LATEST: dict[str, str] = {}  # the last order of each user that somebody in this process placed

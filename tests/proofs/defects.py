@@ -138,6 +138,20 @@ def _no_tie_breaker() -> None:
     queries._page_of_orders = time_alone
 
 
+@planted("items read apart")
+def _items_apart() -> None:
+    page = queries.orders_of
+
+    def orders_of(user_id: Any, *, items: bool = False, **options: Any) -> Any:
+        orders = page(user_id, **options)
+        if not items:
+            return orders
+        gevent.sleep(LATE_S)
+        return [order._replace(items=queries.items_of(user_id, order.id)) for order in orders]
+
+    queries.orders_of = orders_of
+
+
 @planted("cache key without the user")
 def _shared_cache() -> None:
     scope = cache.Kind.scope

@@ -21,7 +21,8 @@ class Attempt:
 
     `outcome`: ok (2xx); fail (a definite 4xx); unknown (timeout, reset, 5xx, or the client left): perhaps it was done.
     `key`: what makes its repetition the same: the idempotency key, the webhook-id, the name of the edit.
-    `body`, `answer`: SHA-256 of what was sent and of what came back. `seen`: order ids, or numbers of events.
+    `body`, `answer`: SHA-256 of what was sent and of what came back. `seen`: order ids, or numbers of events. `torn`:
+    the orders among them whose items do not add up.
     """
 
     process: str
@@ -39,6 +40,7 @@ class Attempt:
     version: int | None = None
     cache: str = ""
     seen: list[Any] = field(default_factory=list)
+    torn: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:

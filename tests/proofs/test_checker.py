@@ -90,6 +90,7 @@ BROKEN = {
     "a read that finds nothing": (10, with_attempt("read", 15, outcome=FAIL, status=404, code="order_not_found")),
     "a place that is not given back": (11, lambda run: replace(run, taken=1)),
     "an open transaction": (11, with_books(in_transaction=1)),
+    "items that do not add up": (14, with_attempt("read", 15, key="/orders/order-1", version=3, torn=["order-1"])),
     "an error of ours": (13, with_attempt("read", 15, outcome=UNKNOWN, status=500, code="internal_error")),
 }
 

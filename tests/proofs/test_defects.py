@@ -1,5 +1,6 @@
 """The checker can fail: what others have shipped is seen for what it is, and a sound service passes the same."""
 
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -11,9 +12,10 @@ import pytest
 from tests.proofs.books import read_books
 from tests.proofs.checker import Run, Violation, check
 from tests.proofs.customer import Customer, Errand, Hours, User
+from tests.proofs.defects import LATE_S
 from tests.proofs.history import Recorder, attempts_in
 from tests.proofs.plan import Size
-from tests.proofs.site import Site
+from tests.proofs.site import Site, signal_all
 from tests.proofs.trial import trial
 
 pytestmark = pytest.mark.planted
@@ -31,7 +33,6 @@ class Case:
 
 
 CASES = [
-    Case("answer before COMMIT", 1, {"worker killed": 2}),
     Case(
         "key in a transaction of its own",
         1,
@@ -40,7 +41,6 @@ CASES = [
     ),
     Case("key only in memcached", 2, {"memcached flushed": 2}),
     Case("no unique constraint", 2, {}, "ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey"),
-    Case("webhook answered before COMMIT", 6, {"worker killed": 2}),
 ]
 LAZY_COMMIT = """
     ALTER SYSTEM SET synchronous_commit = off;
@@ -52,6 +52,15 @@ LAZY_COMMIT = """
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.defect)
 def test_a_planted_defect_is_seen(case: Case):
     assert case.rule in numbers(crowded(case.defect, case.faults, case.sql))
+
+
+@pytest.mark.parametrize(("defect", "rule"), [("answer before COMMIT", 1), ("webhook answered before COMMIT", 6)])
+def test_an_answer_before_its_commit_is_seen(defect: str, rule: int):
+    assert rule in numbers(killed_at_an_answer(defect))
+
+
+def test_who_is_killed_right_after_an_answer_loses_nothing():
+    assert killed_at_an_answer(None) == []
 
 
 def test_commits_that_a_crash_takes_back_are_seen():
@@ -68,6 +77,14 @@ def test_a_cursor_without_tie_breaker_is_seen():
 
 def test_many_orders_of_one_moment_are_no_defect():
     assert within_a_moment("coarse clock") == []
+
+
+def test_items_that_are_read_apart_are_seen():
+    assert numbers(while_edited("items read apart")) == {14}
+
+
+def test_what_is_read_while_it_is_edited_is_whole():
+    assert while_edited(None) == []
 
 
 def test_a_cache_key_without_the_user_is_seen():
@@ -108,6 +125,19 @@ def crowded(defect: str | None, faults: Mapping[str, int], sql: str = "") -> lis
         return trial(site, size, seed=1).violations
 
 
+def killed_at_an_answer(defect: str | None) -> list[Violation]:
+    """An order is placed, and another one is paid; then all workers die."""
+    with site_of(defect) as site:
+        one, workers = customers(site, site.users(1))[0], set(site.workers())
+        order = one.place()
+        time.sleep(2 * LATE_S)
+        one.settle(order)
+        one.place()
+        signal_all(workers, signal.SIGKILL)
+        site.wait_for_workers(workers)
+        return judged(site, [one])
+
+
 def behind_a_slow_reader(defect: str) -> list[Violation]:
     """Three readers of one order: the first outlives its lease, and an edit, and ends while the second loads.
 
@@ -140,6 +170,20 @@ def within_a_moment(defect: str) -> list[Violation]:
         return judged(site, [one])
 
 
+def while_edited(defect: str | None) -> list[Violation]:
+    """A walk after the other over an order with its items, which somebody edits all the time."""
+    with site_of(defect) as site:
+        editor, reader = customers(site, site.users(1) * 2)
+        order = editor.place()
+        walking = threading.Thread(target=lambda: [reader.walk(items=True) for _ in range(5)])
+        walking.start()
+        for _ in range(15):  # an order takes 20 notes
+            editor.edit(order["id"])
+            time.sleep(0.1)
+        walking.join()
+        return judged(site, [editor, reader])
+
+
 def one_after_the_other(defect: str | None) -> list[Violation]:
     """Two users, each with an order, look at all that is theirs, while nobody writes."""
     with site_of(defect) as site:
@@ -152,7 +196,8 @@ def one_after_the_other(defect: str | None) -> list[Violation]:
 
 
 def customers(site: Site, users: list[User]) -> list[Customer]:
-    errand, recorder = replace(PATIENT, port=site.served.port), Recorder(history_of(site))
+    errand = replace(PATIENT, port=site.served.port, secret=site.secret)
+    recorder = Recorder(history_of(site))
     return [Customer(f"c{number}", user, [], errand, Hours(5), recorder) for number, user in enumerate(users)]
 
 
