@@ -98,9 +98,7 @@ def search(stack: Stack, served: Served) -> int:
         rounds.append({"capacity": capacity, "hello": bare, "ratio": ratio, "points": points})
     medians = {figure: statistics.median(found[figure] for found in rounds) for figure in ("capacity", "ratio")}
     kept = figures.keep("capacity", served.env, busy, {**medians, "seconds_a_point": POINT_S, "rounds": rounds})
-    print(
-        f"The highest rate with p95 < {figures.MAX_P95_MS} ms and no failure: {medians['capacity']:g} requests a second,"
-    )
+    print(f"The highest rate with p95 < {figures.MAX_P95_MS} ms and no failure: {medians['capacity']:g} a second,")
     print(f"{medians['ratio']} of bare Falcon; medians of {ROUNDS}. Kept in {kept.relative_to(ROOT)}")
     return 0 if medians["capacity"] else 1
 

@@ -44,8 +44,7 @@ class ItemRow(NamedTuple):
 
 
 class OrderRow(NamedTuple):
-    """An order as it is read: without a model's bookkeeping, which costs more than the row. `items`: None if not asked
-    for."""
+    """An order as it is read: a model's bookkeeping costs more than the row. `items`: None if nobody asked for them."""
 
     id: UUID
     status: str

@@ -78,11 +78,11 @@ def _compiled(query: Any) -> str:
 
 def _orders(items: bool = False) -> Any:
     columns = [getattr(Order, name) for name in COLUMNS]
-    return Order.select(*columns, *[_items()] * items).where(Order.user_id == _given("user_id"))
+    return Order.select(*columns, *([_items()] if items else [])).where(Order.user_id == _given("user_id"))
 
 
 def _items() -> Any:
-    """An order's own, as JSON in its row: read by a statement of their own they may be those of its next version."""
+    """An order's own, as JSON in its row: by a statement of their own they could be those of its next version."""
     item = fn.json_build_array(*(getattr(OrderItem, name) for name in ItemRow._fields))
     items = fn.coalesce(fn.json_agg(item).order_by(OrderItem.position), SQL("'[]'"))
     return OrderItem.select(items).where(OrderItem.user_id == Order.user_id, OrderItem.order_id == Order.id)

@@ -155,6 +155,19 @@ def test_the_items_are_those_of_the_version_they_come_with(alice, path, sql, ser
     assert (order["version"], order["total_cents"], order["items"][0]["quantity"]) == (2, 9 * 625, 9)
 
 
+def test_items_are_read_as_they_were_placed_whatever_they_are_called(alice):
+    names = ['"', "\\u0041\\", "\u2028", "Ä😀", "[]", "%(id)s", "9" * 60]
+    items = [
+        {"sku": name, "name": name, "quantity": 1 + number, "unit_price_cents": 10**9 + number}
+        for number, name in enumerate(names)
+    ]
+    placed = alice.place({"currency": "EUR", "items": items})
+
+    assert placed.json()["items"] == items
+    assert alice.get(placed.headers["Location"], params={"include": "items"}).json() == placed.json()
+    assert alice.get("/orders", params={"include": "items"}).json()["data"] == [placed.json()]
+
+
 def test_a_user_reads_what_that_user_wrote_from_any_worker(alice, path):
     for version in range(2, 12):
         alice.patch(path, json={"metadata": {"n": str(version)}})
