@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
@@ -22,8 +22,12 @@ class Visit:
     def __post_init__(self) -> None:
         self.page.on("console", lambda said: self._note(said.type, said.text))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url}"))
+        self.page.on("requestfailed", self._failed)
         self.page.on("request", lambda request: self.asked.append(request.url))
+
+    def _failed(self, request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # who goes to the next page does not wait for this one's icon
+            self.wrong.append(f"failed: {request.url}, {request.failure}")
 
     def _note(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):

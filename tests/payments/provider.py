@@ -1,6 +1,7 @@
 """A payment provider that signs what it is told to, well or badly."""
 
 import json
+import secrets
 import time
 import uuid
 from typing import Any
@@ -14,10 +15,14 @@ SECRET = b"0123456789abcdefghijklmnopqrstuv"
 
 
 class Provider:
-    """Sends webhooks to a server. Every one has a fresh id and the present time, unless it is told otherwise."""
+    """Sends webhooks to a server. Every one has a fresh id and the present time, unless it is told otherwise.
+
+    Each sends from an address of its own: of one that is refused often not every refusal is audited.
+    """
 
     def __init__(self, url: str, secret: bytes = SECRET) -> None:
-        self.http = plain_http(base_url=url)
+        self.address = f"127.{secrets.randbelow(255)}.{secrets.randbelow(255)}.{1 + secrets.randbelow(254)}"
+        self.http = plain_http(base_url=url, transport=httpx.HTTPTransport(verify=False, local_address=self.address))
         self.secret = secret
 
     def succeeded(self, order: dict[str, Any], **changes: Any) -> httpx.Response:

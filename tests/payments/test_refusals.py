@@ -41,7 +41,7 @@ def test_proof_12_who_can_t_sign_is_refused_and_audited(alice, provider, order, 
     document = assert_problem(answer, 401, "signature_invalid")
     assert document["retry"]["safe"] is True
     assert "www-authenticate" not in answer.headers
-    assert audited(sql, body) == [("signature_invalid", None, "127.0.0.1", 1)]
+    assert audited(sql, body) == [("signature_invalid", None, provider.address, 1)]
     assert alice.get(f"/orders/{order['id']}").json()["status"] == "pending"
 
 
@@ -68,7 +68,7 @@ def test_proof_12_a_signature_that_is_nearly_right_is_refused_and_audited(alice,
     given = {"webhook_id": webhook_id, "webhook_timestamp": str(now)}
 
     assert_problem(provider.send_raw(body, signature=alter(right), **given), 401, "signature_invalid")
-    assert audited(sql, body) == [("signature_invalid", None, "127.0.0.1", 1)]
+    assert audited(sql, body) == [("signature_invalid", None, provider.address, 1)]
     assert alice.get(f"/orders/{order['id']}").json()["status"] == "pending"
     assert provider.send_raw(body, signature=right, **given).status_code == 204
 
