@@ -126,7 +126,7 @@ def crowded(defect: str | None, faults: Mapping[str, int], sql: str = "") -> lis
 
 
 def killed_at_an_answer(defect: str | None) -> list[Violation]:
-    """An order is placed, and another one is paid; then all workers die."""
+    """An order is placed and paid, another one is placed; then all workers die."""
     with site_of(defect) as site:
         one, workers = customers(site, site.users(1))[0], set(site.workers())
         order = one.place()
