@@ -17,7 +17,8 @@ from locust import User, constant, events, task
 from locust.exception import StopUser
 
 from perf.newcomers import settle
-from perf.traffic import Generator, Phase, Sample, Wrong, load_crowd
+from perf.operations import Wrong
+from perf.traffic import Generator, Phase, Sample, load_crowd
 
 WARM_UP_S = float(os.environ.get("WARM_UP_S", "5"))  # sent alike, and not counted
 METHODS = {"create": "POST", "login": "POST", "change": "PATCH", "cancel": "PATCH"}  # the others: GET

@@ -5,10 +5,10 @@ perf/crowd.py makes a larger one, and needs the database.
 
 import random
 import secrets
+from collections.abc import Iterator
 
-import gevent.pool
-
-from perf.traffic import Connections, Operations, Person
+from perf.operations import Operations, Person
+from perf.wire import Script, Wire
 
 PEOPLE = 25  # they ask /auth twice, and once a second under load: within the 120 a minute that an address may
 ORDERS = 20  # a page
@@ -17,17 +17,21 @@ AT_ONCE = 2  # as many as a worker hashes for
 
 def settle(host: str, port: int) -> list[Person]:
     """Takes some ten seconds, most of them for hashing. The tokens are good for 15 minutes. Raises Wrong."""
-    operations = Operations(Connections(host, port), random.Random(1))  # noqa: S311  (the same orders each time)
-
-    def arrive(person: Person) -> None:
-        operations.register(person)
-        operations.login(person)
-        for _ in range(ORDERS):
-            operations.create(person)
-
+    wire, operations = Wire(host, port), Operations(random.Random(1))  # noqa: S311  (the same orders each time)
     people = [_newcomer(number) for number in range(PEOPLE)]
-    gevent.pool.Pool(AT_ONCE).map(arrive, people)
+    door = iter(people)
+    for _ in range(AT_ONCE):
+        wire.start(_arrive(operations, door))
+    wire.finish()
     return people
+
+
+def _arrive(operations: Operations, door: Iterator[Person]) -> Script:
+    for person in door:
+        yield from operations.register(person)
+        yield from operations.login(person)
+        for _ in range(ORDERS):
+            yield from operations.create(person)
 
 
 def _newcomer(number: int) -> Person:
