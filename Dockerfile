@@ -19,7 +19,7 @@ RUN pip --python /venv/bin/python install --no-cache-dir --only-binary :all: --e
 
 FROM base AS load
 COPY --from=load-dependencies /venv /venv
-COPY perf/locustfile.py perf/traffic.py perf/newcomers.py perf/
+COPY perf/locustfile.py perf/traffic.py perf/operations.py perf/wire.py perf/newcomers.py perf/
 USER 10001:10001
 EXPOSE 8089
 CMD ["locust", "-f", "perf/locustfile.py", "--users", "1", "--spawn-rate", "1"]

@@ -191,6 +191,14 @@ def test_what_the_image_holds_is_enough_to_start(tmp_path):
     say("-m", "gunicorn", "-c", "conf/gunicorn.conf.py", "--check-config")
 
 
+def test_what_the_load_image_holds_imports_nothing_else_of_perf():
+    """Read from the sources: Locust is not among what the tests install."""
+    held = {Path(source).stem for source in SOURCES if source.startswith("perf/")}
+    texts = [(ROOT / "perf" / f"{name}.py").read_text() for name in held]
+
+    assert {name for text in texts for name in re.findall(r"^from perf\.(\w+) import", text, re.MULTILINE)} < held
+
+
 def copy_as_docker_does(source: Path, target: Path, *, into: bool) -> None:
     """A folder's content, a file into a folder or under a name."""
     if source.is_dir():
