@@ -7,57 +7,14 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from orders_api.cache import fenced
-from orders_api.db import db, retried, transactional
+from orders_api.db import db, retried
 from orders_api.errors import FieldError, Problem, invalid
-from orders_api.orders.models import MAX_METADATA, ORDERS, ItemRow, Order, OrderItem, etag_of
-from orders_api.orders.queries import items_of, lock_order
+from orders_api.orders.models import COLUMNS, MAX_METADATA, ORDERS, ItemRow, Order, OrderItem, etag_of
+from orders_api.orders.queries import find_order, items_of, lock_order
+from orders_api.orders.statements import PLACE, STORE, STORE_WITH_ITEMS
 from orders_api.orders.states import EDITABLE, check_owner_step
 from orders_api.values import new_id, now
 
-# The numbers are taken from the user's counter row, whose lock is held from here to COMMIT: no gap, no inversion.
-# Without a counter row nothing is changed.
-_STORE = """
-    WITH counter AS (
-        UPDATE feeds SET last_sequence = last_sequence + %(count)s WHERE user_id = %(user_id)s
-        RETURNING last_sequence - %(count)s AS before
-    ),
-    changed AS (
-        UPDATE orders SET status = %(status)s::order_status, currency = %(currency)s, total_cents = %(total_cents)s,
-            metadata = %(metadata)s, version = %(version)s, updated_at = %(updated_at)s
-        FROM counter WHERE user_id = %(user_id)s AND id = %(id)s
-    )
-    INSERT INTO order_events (user_id, sequence, order_id, type, data, trace_id, created_at)
-    SELECT %(user_id)s, before + number, %(id)s, type, data, %(trace_id)s, %(updated_at)s
-    FROM counter, unnest(%(types)s::text[], %(data)s::jsonb[]) WITH ORDINALITY AS event (type, data, number)
-"""
-
-# One statement, so one transaction, one round trip. The claim decides whether anything happens at all. The counter's
-# lock is held to the statement's end; without the counter no order is placed, and the claim's foreign key refuses it.
-_PLACE = """
-    WITH claim AS ({claim}),
-    counter AS (
-        UPDATE feeds SET last_sequence = last_sequence + 1 FROM claim WHERE user_id = %(user_id)s
-        RETURNING last_sequence
-    ),
-    placed AS (
-        INSERT INTO orders (user_id, id, status, currency, total_cents, metadata, version, created_at, updated_at)
-        SELECT %(user_id)s, %(id)s, %(status)s::order_status, %(currency)s, %(total_cents)s, %(metadata)s, %(version)s,
-            %(created_at)s, %(updated_at)s
-        FROM counter
-    ),
-    listed AS (
-        INSERT INTO order_items (user_id, order_id, position, sku, name, quantity, unit_price_cents)
-        SELECT %(user_id)s, %(id)s, item.number - 1, item.sku, item.name, item.quantity, item.unit_price_cents
-        FROM counter, unnest(%(skus)s::text[], %(names)s::text[], %(quantities)s::int[], %(unit_prices)s::bigint[])
-            WITH ORDINALITY AS item (sku, name, quantity, unit_price_cents, number)
-    ),
-    recorded AS (
-        INSERT INTO order_events (user_id, sequence, order_id, type, data, trace_id, created_at)
-        SELECT %(user_id)s, last_sequence, %(id)s, 'order.created', %(event)s, %(event_trace_id)s, %(created_at)s
-        FROM counter RETURNING 1
-    )
-    SELECT (SELECT count(*) FROM claim), (SELECT count(*) FROM recorded)
-"""
 NO_CLAIM: tuple[str, dict[str, Any]] = ("SELECT 1", {})
 NO_COUNTER = "the user has no counter row: without its event the order must not change either"
 
@@ -90,13 +47,13 @@ def place_order(user_id: UUID, draft: dict[str, Any], trace_id: str, claim: Clai
     sql, parameters = claim(order, items) if claim else NO_CLAIM
     parameters = {**parameters, **order.__data__, **_columns(items), "event_trace_id": trace_id}
     parameters |= {"metadata": Jsonb(order.metadata), "event": Jsonb(_event_data(order, []))}
-    claimed, recorded = db.execute_sql(_PLACE.format(claim=sql), parameters).fetchone()
+    claimed, recorded = db.execute_sql(PLACE.format(claim=sql), parameters).fetchone()
     if claimed and not recorded:
         raise RuntimeError(NO_COUNTER)
     return order if claimed else None
 
 
-def _columns(items: list[OrderItem]) -> dict[str, list[Any]]:
+def _columns(items: Stored) -> dict[str, list[Any]]:
     return {
         "skus": [item.sku for item in items],
         "names": [item.name for item in items],
@@ -106,19 +63,33 @@ def _columns(items: list[OrderItem]) -> dict[str, list[Any]]:
 
 
 @fenced(ORDERS)
-@transactional
+@retried
 def change_order(
     user_id: UUID, order_id: UUID | None, changes: dict[str, Any], trace_id: str, versions: set[int] | None = None
 ) -> tuple[Order, Stored]:
-    """Merges `changes` into an order under its row lock; what changes nothing leaves the version alone.
+    """Merges `changes` into an order, all or nothing; what changes nothing leaves the version alone.
 
     `versions`: those the client accepts (If-Match), None for any. Raises order_not_found, version_conflict,
     transition_forbidden, transition_invalid, order_not_editable and validation_failed.
     """
-    order = lock_order(user_id, order_id)
+    row = find_order(user_id, order_id, items=True)
+    order = Order(user_id=user_id, **{name: getattr(row, name) for name in COLUMNS})
+    changed = _change(order, row.items or [], changes, trace_id, versions)
+    if changed is None:  # somebody was quicker: under a lock nobody is
+        with db.atomic():
+            order = lock_order(user_id, order_id)
+            changed = _change(order, items_of(user_id, order.id), changes, trace_id, versions)
+    if changed is None:
+        raise RuntimeError(NO_COUNTER)
+    return changed
+
+
+def _change(
+    order: Order, items: Stored, changes: dict[str, Any], trace_id: str, versions: set[int] | None
+) -> tuple[Order, Stored] | None:
+    """None when it could not be stored: the order is no longer what was read."""
     if versions is not None and order.version not in versions:
         raise Problem("version_conflict", headers={"ETag": etag_of(order, items=True)})
-    items: Stored = items_of(user_id, order.id)
     before, status = order.status, changes.get("status", order.status)
     if status != before:
         check_owner_step(before, status)
@@ -126,8 +97,8 @@ def change_order(
     order.status = status
     told = {"order.updated": changed, "order.cancelled": ["status"] if status != before else []}
     told = {kind: names for kind, names in told.items() if names}
-    if told:
-        _store(order, told, trace_id, items if "items" in changed else None)
+    if told and not _store(order, before, told, trace_id, items if "items" in changed else None):
+        return None
     return order, items
 
 
@@ -136,8 +107,9 @@ def settle_order(order: Order, status: str, kind: str, trace_id: str) -> None:
 
     The transaction and the fence are the caller's; this is the last statement before its COMMIT.
     """
-    order.status = status
-    _store(order, {kind: ["status"]}, trace_id)
+    before, order.status = order.status, status
+    if not _store(order, before, {kind: ["status"]}, trace_id):
+        raise RuntimeError(NO_COUNTER)
 
 
 def _edit(order: Order, items: Stored, changes: dict[str, Any]) -> tuple[list[str], Stored]:
@@ -161,20 +133,20 @@ def _edit(order: Order, items: Stored, changes: dict[str, Any]) -> tuple[list[st
     return changed, items
 
 
-def _store(order: Order, told: dict[str, list[str]], trace_id: str, items: Stored | None = None) -> None:
+def _store(order: Order, before: str, told: dict[str, list[str]], trace_id: str, items: Stored | None = None) -> bool:
     """The order's next version, and its events: `told` maps the type of each to the names of what changed.
 
-    `items`: those that take the place of the old ones.
+    `before`: the status that it had; `items`: those that take the place of the old ones. False, and nothing is stored,
+    when it has another version or status by now, or the user no counter.
     """
     order.version += 1
     order.updated_at = max(now(), order.updated_at)
-    if items is not None:
-        OrderItem.delete().where(OrderItem.user_id == order.user_id, OrderItem.order_id == order.id).execute()
-        _insert(items)
     own = {"metadata": Jsonb(order.metadata), "trace_id": trace_id, "count": len(told), "types": list(told)}
-    data = [Jsonb(_event_data(order, names)) for names in told.values()]
-    if db.execute_sql(_STORE, {**order.__data__, **own, "data": data}).rowcount != len(told):
-        raise RuntimeError(NO_COUNTER)
+    own |= {"before": before, "data": [Jsonb(_event_data(order, names)) for names in told.values()]}
+    statement = STORE
+    if items is not None:
+        statement, own = STORE_WITH_ITEMS, own | _columns(items)
+    return db.execute_sql(statement, {**order.__data__, **own}).rowcount == len(told)
 
 
 def _merged(metadata: dict[str, str], changes: dict[str, str | None] | None) -> dict[str, str]:
@@ -203,12 +175,6 @@ def _drafted(order: Order, items: Items) -> list[OrderItem]:
 
 def _plain(item: OrderItem | ItemRow) -> dict[str, Any]:
     return {name: getattr(item, name) for name in ("sku", "name", "quantity", "unit_price_cents")}
-
-
-def _insert(items: Stored) -> None:
-    drafted = [item.__data__ for item in items if isinstance(item, OrderItem)]
-    if drafted:
-        OrderItem.insert_many(drafted).execute()
 
 
 def _event_data(order: Order, changed: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`PATCH /orders/{id}`: a merge under the row's lock; what is settled stays settled."""
+"""`PATCH /orders/{id}`: a merge into what is there at that moment; what is settled stays settled."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -101,14 +101,26 @@ def test_the_answer_has_the_tag_of_the_order_with_its_items(alice, path):
     assert response.headers["Cache-Control"] == "private, no-cache"
 
 
-def test_items_are_replaced_whole(alice, with_items, sql):
-    new = [{**ITEM, "sku": "a"}, {**ITEM, "sku": "b", "quantity": 1}]
-    order = alice.patch(with_items, json={"items": new}).json()
+@pytest.mark.parametrize("count", [1, 2, 3], ids=["by fewer", "by as many", "by more"])
+def test_items_are_replaced_whole(alice, sql, count):
+    path = alice.place({"currency": "EUR", "items": [ITEM, ITEM]}).headers["Location"]
+    new = [
+        {"sku": f"{number}", "name": f"new {number}", "quantity": number + 3, "unit_price_cents": number + 60}
+        for number in range(count)
+    ]
+    order = alice.patch(path, json={"items": new}).json()
 
-    assert order["items"] == new
-    order_id = with_items.removeprefix("/orders/")
+    assert order["items"] == read(alice, path)["items"] == new
+    order_id = path.removeprefix("/orders/")
     rows = sql.execute("SELECT sku FROM order_items WHERE order_id = %s ORDER BY position", [order_id]).fetchall()
-    assert rows == [("a",), ("b",)]
+    assert rows == [(f"{number}",) for number in range(count)]
+
+
+def test_items_are_replaced_of_this_order_alone(alice, with_items):
+    others = [alice.place({"currency": "EUR", "items": [ITEM, ITEM]}).headers["Location"] for _ in range(2)]
+    alice.patch(with_items, json={"items": [{**ITEM, "sku": "new"}]})
+
+    assert [read(alice, other)["items"] for other in others] == [[ITEM, ITEM]] * 2
 
 
 def test_the_total_follows_new_items(alice, with_items):
@@ -208,6 +220,29 @@ def test_10_merges_at_once_lose_nothing(alice, path):
     assert order["version"] == 11
     assert sorted(answer.json()["version"] for answer in answers) == list(range(2, 12))
     assert events(alice, path) == ["order.created"] + ["order.updated"] * 10
+
+
+@pytest.mark.parametrize("changes", [{"metadata": {"a": "b"}}, {"items": [ITEM, ITEM]}], ids=["order", "items"])
+def test_a_change_takes_two_statements(alice, with_items, statements_of, changes):
+    assert statements_of(alice.patch(with_items, json=changes)) == 2
+
+
+@pytest.mark.parametrize("changes", [{"metadata": {"ours": "1"}}, {"items": [ITEM] * 3}], ids=["order", "items"])
+def test_a_change_that_was_overtaken_is_one_of_what_is_there_then(alice, with_items, sql, server, changes):
+    order_id = with_items.removeprefix("/orders/")
+    with second_connection(server.database_url) as quicker, ThreadPoolExecutor(1) as threads:
+        quicker.execute("UPDATE orders SET version = 2, metadata = %s WHERE id = %s", ['{"theirs": "2"}', order_id])
+        quicker.execute("UPDATE order_items SET quantity = 9 WHERE order_id = %s", [order_id])
+        change = threads.submit(alice.patch, with_items, json=changes)
+        wait_until_blocked(sql, quicker)
+        quicker.commit()
+
+        assert change.result().json()["version"] == 3
+    order = read(alice, with_items)
+    assert order == change.result().json()
+    assert order["metadata"] == {"theirs": "2"} | changes.get("metadata", {})
+    assert order["items"] == changes.get("items", [{**ITEM, "quantity": 9}])
+    assert events(alice, with_items) == ["order.created", "order.updated"]
 
 
 # Changes that change nothing

@@ -169,7 +169,7 @@ def test_an_order_without_its_event_is_not_stored(serve, client_of):
 
 def test_a_change_without_its_event_is_not_stored(serve, client_of):
     server = serve()
-    carol = client_of(server)
+    carol, _who_has_a_counter = client_of(server), client_of(server)
     order = carol.place(LAMP).headers["Location"]
     with psycopg.connect(server.database_url, autocommit=True) as sql:
         sql.execute("DELETE FROM feeds WHERE user_id = %s", [carol.user_id])
