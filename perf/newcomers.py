@@ -12,7 +12,7 @@ from perf.wire import Script, Wire
 
 PEOPLE = 25  # they ask /auth twice, and once a second under load: within the 120 a minute that an address may
 ORDERS = 20  # a page
-AT_ONCE = 2  # as many as a worker hashes for
+AT_ONCE = 2  # a hash takes a processor
 
 
 def settle(host: str, port: int) -> list[Person]:

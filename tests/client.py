@@ -15,8 +15,11 @@ PASSWORD = "correct horse battery staple 9"
 
 
 def plain_http(**options: Any) -> httpx.Client:
-    """A client for http alone: to read the authorities that TLS would need costs 25 ms, a thousand times a run."""
-    return httpx.Client(**{"timeout": 15, "verify": False, **options})
+    """A client for http alone: to read the authorities that TLS would need costs 25 ms, a thousand times a run.
+
+    It keeps every connection: what is too many is closed under the thread that has just got it (httpcore 1.0).
+    """
+    return httpx.Client(**{"timeout": 15, "verify": False, "limits": httpx.Limits(), **options})
 
 
 class Client:
