@@ -199,7 +199,7 @@ def test_waiting_for_a_connection_is_seen(serve: Serve, sentry: Sentry, client_o
     with connect(server, autocommit=False) as other:
         other.execute("SELECT 1 FROM orders WHERE id = %s FOR UPDATE", [order.json()["id"]])
         # Alice's change holds the only connection until its lock times out; Bob waits for it.
-        change = {"json": {"total_cents": 2}}
+        change = {"json": {"metadata": {"a": "b"}}}
         holder = threading.Thread(target=alice.patch, args=[order.headers["Location"]], kwargs=change)
         holder.start()
         wait_until(lambda: blocked_by(watching, other))
