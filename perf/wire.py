@@ -51,6 +51,8 @@ class _Connection:
         more = self.socket.recv(65536)
         if not more:
             raise ConnectionResetError("closed before the answer was complete")
+        if self.script is None:
+            raise ValueError("an answer that nobody asked for")
         self.received += more
         end = self.received.find(b"\r\n\r\n")
         if end < 0:

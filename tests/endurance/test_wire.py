@@ -144,3 +144,17 @@ def test_what_one_script_meets_is_nothing_to_the_others(listening):
     got = asked(Wire("127.0.0.1", listening(by_turns)), 3)
 
     assert sorted(type(each).__name__ for each in got) == ["Answer", "Answer", "ConnectionResetError"]
+
+
+def test_what_nobody_asked_for_ends_an_idle_connection(listening):
+    def twice(connection: socket.socket) -> None:
+        connection.sendall(ANSWER)
+        time.sleep(0.05)
+        connection.sendall(ANSWER)
+
+    wire = Wire("127.0.0.1", listening(twice))
+
+    assert [answer.body for answer in asked(wire)] == [b"ok"]
+    wire.run(time.monotonic() + 0.2)
+    assert [answer.body for answer in asked(wire)] == [b"ok"]
+    assert wire.opened == 2
