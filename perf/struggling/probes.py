@@ -28,6 +28,7 @@ SCANNER = ROOT / "conf" / "secrets"
 READERS = 200
 FORGERIES = 10  # of each kind
 CROWD = 60  # more than the service has connections
+STUCK_S = 3.0  # three times as long as a cured one lets its readers wait for a connection
 URLS = 6000
 
 
@@ -103,10 +104,10 @@ def stampede(site: Site, held_s: float = 0.0) -> dict[str, Any]:
     }
 
 
-def crowd(site: Site, stuck_s: float = 3.0) -> dict[str, Any]:
+def crowd(site: Site) -> dict[str, Any]:
     """60 reads while the database stands still: what becomes of those for whom there is no connection."""
     requests = [site.read(f"/orders/{number}?include=items&_={secrets.token_hex(4)}") for number in range(1, CROWD + 1)]
-    answers = _behind_a_lock(site, requests, stuck_s)
+    answers = _behind_a_lock(site, requests, STUCK_S)
     counted = Counter(status for status, _, _ in answers)
     told = sum(status == 503 and "retry-after" in headers for status, headers, _ in answers)
     errors = counted[500] + counted[NO_ANSWER]

@@ -1,16 +1,18 @@
 """The loop under the load generator: what a service does to a connection is told to the script that it was done to."""
 
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
 from perf.wire import Answer, Script, Wire
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: perf.example\r\n\r\n"
+SOON_S = 10
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 Behaviour = Callable[[socket.socket], None]
@@ -19,21 +21,20 @@ Behaviour = Callable[[socket.socket], None]
 @pytest.fixture
 def listening() -> Iterator[Callable[[Behaviour], int]]:
     """Starts a server that does this with each connection, after its first bytes; gives its port."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+    with ExitStack() as stack:
 
         def serve(behaviour: Behaviour) -> int:
-            def each() -> None:
-                while True:
-                    connection, _ = listener.accept()
-                    threading.Thread(target=meet, args=(connection,), daemon=True).start()
+            class Handler(socketserver.BaseRequestHandler):
+                def handle(self) -> None:
+                    with suppress(OSError):  # the loop gives a connection up, with bytes unread or still to come
+                        while self.request.recv(65536):
+                            behaviour(self.request)
 
-            def meet(connection: socket.socket) -> None:
-                with connection:
-                    while connection.recv(65536):
-                        behaviour(connection)
-
-            threading.Thread(target=each, daemon=True).start()
-            return int(listener.getsockname()[1])
+            server = stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler))
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+            stack.callback(server.shutdown)
+            return int(server.server_address[1])
 
         yield serve
 
@@ -81,14 +82,18 @@ def test_more_than_there_are_connections_wait_for_one(listening):
 
 
 def test_an_idle_connection_that_the_service_closes_is_not_used_again(listening):
+    closed = threading.Event()
+
     def once(connection: socket.socket) -> None:
         connection.sendall(ANSWER)
         connection.shutdown(socket.SHUT_RDWR)
+        closed.set()
 
     wire = Wire("127.0.0.1", listening(once))
 
     assert [answer.body for answer in asked(wire)] == [b"ok"]
-    wire.run(time.monotonic() + 0.1)
+    assert closed.wait(SOON_S)
+    wire.run(time.monotonic())
     assert [answer.body for answer in asked(wire)] == [b"ok"]
 
 
@@ -147,14 +152,19 @@ def test_what_one_script_meets_is_nothing_to_the_others(listening):
 
 
 def test_what_nobody_asked_for_ends_an_idle_connection(listening):
-    def twice(connection: socket.socket) -> None:
-        connection.sendall(ANSWER)
-        time.sleep(0.05)
-        connection.sendall(ANSWER)
+    received, said_more = threading.Event(), threading.Event()
 
-    wire = Wire("127.0.0.1", listening(twice))
+    def once_more(connection: socket.socket) -> None:
+        connection.sendall(ANSWER)
+        if received.wait(SOON_S) and not said_more.is_set():
+            connection.sendall(ANSWER)
+            said_more.set()
+
+    wire = Wire("127.0.0.1", listening(once_more))
 
     assert [answer.body for answer in asked(wire)] == [b"ok"]
-    wire.run(time.monotonic() + 0.2)
+    received.set()
+    assert said_more.wait(SOON_S)
+    wire.run(time.monotonic())
     assert [answer.body for answer in asked(wire)] == [b"ok"]
     assert wire.opened == 2

@@ -44,7 +44,7 @@ SYMPTOMS = [
     ),
     Symptom(
         "5-bounded-pool",
-        lambda site: probes.crowd(site, stuck_s=1.2),
+        probes.crowd,
         lambda found: found["errors"] > 0 and found["told_to_come_back"] == 0,
         lambda found: found["errors"] == 0 and found["told_to_come_back"] > 0,
     ),
