@@ -1,6 +1,8 @@
 """The `orders-api` command."""
 
+import atexit
 import contextlib
+import gc
 import os
 import sys
 import uuid
@@ -36,6 +38,7 @@ class Commands(click.Group):
 @click.group(cls=Commands)
 def main() -> None:
     """Runs and tends the orders service."""
+    atexit.register(gc.freeze)  # else Python looks through all there is for cycles at its end: 0.2 s of the processor
 
 
 @main.command()

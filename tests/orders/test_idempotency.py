@@ -12,6 +12,7 @@ import pytest
 
 from tests.client import LAMP, assert_problem
 from tests.orders.races import at_once, hold_feed, hold_key, second_connection, wait_until_blocked
+from tests.web.patient import PATIENCE
 
 OTHER = {"currency": "USD", "total_cents": 99}
 INVALID = {"currency": "nope"}
@@ -202,7 +203,7 @@ def test_a_refused_body_leaves_the_key_free(alice, sql):
 
 
 def test_a_limited_request_leaves_the_key_free(serve, client_of):
-    server = serve(RATE_LIMIT_USER="2/minute", WEB_CONCURRENCY="1")
+    server = serve(RATE_LIMIT_USER="2/minute", WEB_CONCURRENCY="1", **PATIENCE)
     client = client_of(server)
     for _ in range(2):
         client.get("/auth/me")

@@ -14,6 +14,7 @@ from orders_api.payments.signatures import TOLERANCE_S, sign
 from tests.client import Client, assert_problem, plain_http
 from tests.payments.conftest import whsec
 from tests.payments.provider import SECRET, event
+from tests.web.patient import PATIENCE
 from tests.web.raw import exchange, post
 
 
@@ -163,7 +164,7 @@ def test_other_methods_and_parameters_are_refused(provider):
 def test_proof_13_a_flood_is_refused_by_ip_and_aggregated_while_the_provider_gets_through(
     serve, client_of, provider_of, connect
 ):
-    settings = {"WEBHOOK_SECRETS": whsec(SECRET), "RATE_LIMIT_IP": "200/minute", "TRUSTED_PROXY_HOPS": "1"}
+    settings = {"WEBHOOK_SECRETS": whsec(SECRET), "RATE_LIMIT_IP": "200/minute", "TRUSTED_PROXY_HOPS": "1", **PATIENCE}
     server = serve(**settings)
     beside = serve(**settings, database_url=server.database_url)
     order = client_of(server).place().json()

@@ -11,6 +11,7 @@ import pytest
 
 from orders_api.dev import EmbeddedMemcached
 from tests.client import Client, assert_problem
+from tests.web.patient import PATIENCE
 from tests.web.raw import at_once, get, post
 
 IP, USER, AUTH = 30, 20, 10
@@ -23,13 +24,13 @@ _addresses = (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number
 def edge(serve_all: Callable[..., Any], module_memcached: str) -> Any:
     """A server behind one proxy of ours: each test comes from addresses of its own."""
     limits = {"RATE_LIMIT_IP": f"{IP}/minute", "RATE_LIMIT_USER": f"{USER}/minute", "RATE_LIMIT_AUTH": f"{AUTH}/minute"}
-    return serve_all(MEMCACHED_SERVERS=module_memcached, TRUSTED_PROXY_HOPS="1", **limits)
+    return serve_all(MEMCACHED_SERVERS=module_memcached, TRUSTED_PROXY_HOPS="1", **limits, **PATIENCE)
 
 
 @pytest.fixture
 def limited(serve: Callable[..., Any], own_memcached: tuple[EmbeddedMemcached, str]) -> Callable[..., Any]:
     """`serve` with counters of the test's own."""
-    return lambda **settings: serve(MEMCACHED_SERVERS=own_memcached[1], **settings)
+    return lambda **settings: serve(MEMCACHED_SERVERS=own_memcached[1], **PATIENCE, **settings)
 
 
 @pytest.fixture
