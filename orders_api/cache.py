@@ -136,13 +136,16 @@ class Lookup:
         if generation is None:
             return load()
         found, fresh = _read(self._entry, generation)
+        lock = None
+        if not fresh:
+            lock = self._lock()
+            found, fresh = _read(self._entry, generation)
         if found is not None and fresh:
+            self._unlock(lock)
             self.verdict = "hit"
             return found
-        lock = self._lock()
         if found is not None:
             return self._renewed(found, load, generation, lock)
-        found = None
         if lock is None:
             metrics.cache_lock_waits.inc()
             with span("wait", "a value that another loads"), in_flight.aside():
@@ -178,11 +181,24 @@ class Lookup:
         return generation
 
     def _lock(self) -> int | None:
-        """The token of the lock, if it is ours to load the value."""
+        """The token of the lock, if it is ours to load the value.
+
+        Looks again behind it: who came to the lock after another had stored the value and left would load it once more.
+        """
         batch = self._cache.memcached.batch()
         reply = batch.set(self._scope.home, self._lock_key, b"", LOCK_TTL_S, b"ME c")
+        entry = batch.get(self._scope.home, _value_key(self._scope, self._name))
         batch.run()
+        if entry.up:
+            self._entry = entry
         return reply.number(b"c") if reply.stored else None
+
+    def _unlock(self, lock: int | None) -> None:
+        """Only who still has it."""
+        if lock is not None:
+            batch = self._cache.memcached.batch()
+            batch.delete(self._scope.home, self._lock_key, lock)
+            batch.run()
 
     def _wait(self, generation: bytes) -> bytes | None:
         """The value that the lock's holder stores; None when it did not, or takes too long, or memcached is down."""

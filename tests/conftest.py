@@ -24,6 +24,7 @@ from orders_api.dev.children import spawn, stop
 from orders_api.dev.local import new_jwt_key
 from tests import pooler
 from tests.client import Client
+from tests.web.patient import PATIENCE
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
 # `pytest --hypothesis-profile=long`: twenty times as many examples.
@@ -176,8 +177,11 @@ def running_memcached() -> Iterator[tuple[EmbeddedMemcached, str]]:
 
 @pytest.fixture(scope="session")
 def server(databases: Databases, memcached: str) -> Iterator[Server]:
-    """The server that most tests share: they tell their users apart, not their databases."""
-    shared = Server({}, databases.migrated(), memcached)
+    """The server that most tests share: they tell their users apart, not their databases.
+
+    Its memcached is never stopped, only late.
+    """
+    shared = Server(PATIENCE, databases.migrated(), memcached)
     try:
         shared.wait_until_up()
         yield shared

@@ -1,6 +1,7 @@
 """gunicorn's worker as the service has it, but that it waits for a memcached that a busy machine keeps from answering.
 
-After a timeout each process counts for itself, as it should: a test of exact counts is not about that.
+After a timeout nothing is remembered for a while, and each process counts for itself, as it should: tests of what is
+remembered and of exact counts are not about that.
 """
 
 from orders_api import memcached

@@ -109,7 +109,7 @@ def post(path: str, *headers: str, body: bytes = b"", length: int | None = None)
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def wait_until(fact: Any, patience_s: float = 5.0) -> None:
+def wait_until(fact: Any, patience_s: float = 10.0) -> None:
     """Returns as soon as `fact()` is true."""
     deadline = time.monotonic() + patience_s
     while not fact():

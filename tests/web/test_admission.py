@@ -32,7 +32,9 @@ from orders_api.app import MIN_IN_FLIGHT
 from orders_api.backlog import CALM_S, LATE_S, PACE_S, STANDING_S
 from orders_api.errors import Problem
 from tests.client import LAMP, Client, assert_problem
+from tests.web.patient import PATIENCE
 from tests.web.raw import blocked_by, get, patch, post, read, sent, wait_until
+from tests.web.test_cache import opened, orders_of, told
 
 PATIENT = "&options=-c%20lock_timeout%3D4500"
 Connect = Callable[..., psycopg.Connection]
@@ -98,6 +100,13 @@ class Room:
         return (self.admission.in_use, self.admission.waiting) == (0, 0)
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is refused because the machine was slow to bring the others."""
+    monkeypatch.setattr("orders_api.admission.DEADLINE_S", 10)
+
+
+@pytest.mark.usefixtures("unhurried")
 def test_a_freed_place_goes_to_the_most_important_then_to_the_first():
     room = Room(1)
     room.come()
@@ -112,6 +121,7 @@ def test_a_freed_place_goes_to_the_most_important_then_to_the_first():
     ("priority", "share"),
     [(Priority.LIST, 1 / 2), (Priority.READ, 3 / 4), (Priority.WRITE, 7 / 8), (Priority.WEBHOOK, 1)],
 )
+@pytest.mark.usefixtures("unhurried")
 def test_each_class_may_use_its_share_of_the_queue(priority: Priority, share: float):
     room, most = Room(1), int(share * WAITING_PER_PLACE)
     room.come()
@@ -148,6 +158,7 @@ def passed_on(last: Person, to: Person) -> Person:
 
 @pytest.mark.parametrize("pace", [SLOWEST, PACE / 2, PACE])
 @pytest.mark.parametrize("priority", [Priority.LIST, Priority.READ, Priority.WRITE, Priority.WEBHOOK])
+@pytest.mark.usefixtures("unhurried")
 def test_in_a_standing_queue_no_more_wait_than_its_pace_gives_hope(priority: Priority, pace: float):
     room, last = standing(pace)
     hopeful = int(HOPE * PATIENCE_S[priority] * pace) + 1
@@ -176,6 +187,7 @@ def test_a_place_that_is_free_while_a_queue_stands_is_contended():
     assert room.admission.contended
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_who_is_worth_less_has_no_hope_behind_those_who_are_worth_more():
     room, last = standing()
     waiting = [room.come(Priority.WRITE) for _ in range(int(HOPE * PATIENCE_S[Priority.LIST] * PACE) + 1)]
@@ -291,12 +303,13 @@ def test_who_is_not_served_within_a_second_is_refused():
     late.thread.join()
 
     assert late.outcome is False
-    assert DEADLINE_S <= time.monotonic() - start < DEADLINE_S + 0.3
+    assert DEADLINE_S <= time.monotonic() - start < 2 * DEADLINE_S
     first.leave()
     assert room.is_clean()
 
 
-def test_a_user_holds_at_most_half_of_the_places_and_stands_in_nobodys_way():
+def test_a_user_holds_at_most_half_of_the_places_and_stands_in_nobodys_way(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("orders_api.admission.DEADLINE_S", 2)  # its end is waited for
     room, alice = Room(4), uuid.uuid4()
     held = [room.come(user_id=alice) for _ in range(2)]
     parked = [room.come(user_id=alice) for _ in range(PARKED_PER_USER)]
@@ -342,7 +355,7 @@ def test_what_was_waited_for_another_place_counts():
     start = time.monotonic()
     with pytest.raises(Problem, match="overloaded"):
         room.admission.enter(Caller(Priority.WRITE, waited_s=DEADLINE_S))
-    assert time.monotonic() - start < DEADLINE_S / 2
+    assert time.monotonic() - start < DEADLINE_S
 
     room, last = standing()
     waiter = threading.Thread(target=room.admission.enter, args=[Caller(Priority.WEBHOOK)])
@@ -413,7 +426,7 @@ def test_who_is_refused_another_place_needs_none_to_hear_it(door: InFlight):
     wait_until(lambda: door.admission.waiting == 1)
     start = time.monotonic()
     refused(hashing, Caller(waited_s=DEADLINE_S - 0.01))
-    assert time.monotonic() - start < DEADLINE_S / 2
+    assert time.monotonic() - start < DEADLINE_S
     other.join()
     door.leave()
     assert (door.admission.in_use, door.admission.waiting) == (1, 0)  # the other's
@@ -476,7 +489,8 @@ def test_a_killed_greenlet_leaves_nothing_behind_wherever_it_waited():
 
 
 def patient(serve_all: Callable[..., Any], databases: Any, places: int) -> Any:
-    return serve_all(database_url=databases.migrated() + PATIENT, WEB_CONCURRENCY="1", DATABASE_POOL_SIZE=str(places))
+    own = {"WEB_CONCURRENCY": "1", "DATABASE_POOL_SIZE": str(places), **PATIENCE}
+    return serve_all(database_url=databases.migrated() + PATIENT, **own)
 
 
 @pytest.fixture(scope="module")
@@ -547,7 +561,7 @@ def test_held_places_are_refused_in_time_while_health_checks_answer(
         for ask in (lambda: dave.get("/orders"), dave.place):
             start = time.monotonic()
             answer = ask()
-            assert time.monotonic() - start < 1.1
+            assert time.monotonic() - start < 1.5  # 0.8 s; to wait at two places would take 1.6
             assert_problem(answer, 503, "overloaded")
             assert answer.headers["Retry-After"] == "1"
         assert dave.get("/healthz").status_code == 200
@@ -574,7 +588,7 @@ def test_who_waits_for_a_body_or_a_hash_holds_no_place(
 
 
 def test_a_freed_place_goes_to_writes_then_reads_then_lists(
-    single: Any, client_of: Callable[[Any], Client], connect: Connect
+    single: Any, client_of: Callable[[Any], Client], connect: Connect, memcached: str
 ):
     sql, holder = connect(single), connect(single, autocommit=False)
     carol, dave, erin, frank = (client_of(single) for _ in range(4))
@@ -587,9 +601,12 @@ def test_a_freed_place_goes_to_writes_then_reads_then_lists(
             waiting = []
             for wish in (get("/orders", bearer(dave)), get("/idempotency-keys/k", bearer(erin)), cancel(frank, franks)):
                 waiting += stack.enter_context(sent(single.port, [wish]))
-                # Nobody can ask the queue. These pass through the same worker, with time to spare for what a list
-                # asks of memcached first; a list that is late all the same can't fail the test.
-                assert [dave.get("/healthz").status_code for _ in range(5)] == [200] * 5
+            # Nobody can ask the queue. But all ask memcached first, on one connection: when the last one's fence is
+            # there, all have; and these pass through the same worker.
+            with opened(memcached) as cache:
+                scope = orders_of(frank)
+                wait_until(lambda: told(cache, scope, scope.generation_key) == b"fence")
+            assert [dave.get("/healthz").status_code for _ in range(5)] == [200] * 5
             holder.rollback()
             answers = [read(one) for one in [held, *waiting]]
     lines = [json.loads(line) for line in single.log()[seen:].splitlines() if line.startswith("{")]

@@ -22,17 +22,18 @@ from hypothesis import strategies as st
 
 from orders_api import cache as cache_module
 from orders_api import memcached as memcached_module
-from orders_api.cache import Cache, Fence, Kind, Scope
+from orders_api.cache import Cache, Fence, Kind, Lookup, Scope
 from orders_api.dev import EmbeddedMemcached
 from orders_api.memcached import Memcached, hashed
 from orders_api.orders.models import ORDERS
 from tests.client import Client
-from tests.conftest import Server, running_memcached
+from tests.conftest import Databases, Server, running_memcached
 from tests.orders.races import hold_feed
 from tests.web.raw import Answers, at_once, blocked_by, exchange, get, patch, post, read, sent, wait_until
 
 Connect = Callable[..., psycopg.Connection]
 SLOWER_S = 0.25  # what a memcached that does not answer may cost one request
+STALL_S = 0.5  # what a busy machine may cost one besides
 PATIENT_TIMEOUT_S = 5.0
 KEPT = ("etag", "link", "content-type", "cache-control")
 
@@ -216,9 +217,11 @@ class Deployment:
 
 
 @pytest.fixture(scope="module")
-def deployed(serve_all: Callable[..., Server]) -> Iterator[Deployment]:
+def deployed(serve_all: Callable[..., Server], databases: Databases) -> Iterator[Deployment]:
+    """Its statements wait for locks until the test lets go, and a COMMIT outlives its client."""
+    url = databases.migrated() + "&options=-c%20lock_timeout%3D4500%20-c%20client_connection_check_interval%3D0"
     for memcached, address in running_memcached():
-        yield Deployment(serve_all(MEMCACHED_SERVERS=address), memcached, address)
+        yield Deployment(serve_all(database_url=url, MEMCACHED_SERVERS=address), memcached, address)
 
 
 @pytest.fixture
@@ -241,8 +244,7 @@ def carol(fragile: Deployment) -> Iterator[Client]:
 def lamp(carol: Client, fragile: Deployment) -> str:
     """The path of carol's order, which memcached remembers."""
     path = carol.place().headers["Location"]
-    ask(fragile.server, carol, path)
-    assert verdict(ask(fragile.server, carol, path)) == "hit"
+    wait_until(lambda: verdict(ask(fragile.server, carol, path)) == "hit")
     return path
 
 
@@ -376,10 +378,10 @@ def test_what_can_not_be_renewed_is_served_as_it_was(server: Server, alice: Clie
 
 
 def test_a_refused_read_leaves_no_lock(server: Server, alice: Client):
-    """Else the next one would wait for a value that nobody loads."""
+    """Else the next one would wait for a value that nobody loads: all of WAIT_S."""
     for path in ("/orders?limit=0", f"/orders/{uuid.uuid4()}"):
         ask(server, alice, path)
-        assert timed(lambda path=path: ask(server, alice, path))[0] < cache_module.WAIT_S / 2
+        assert timed(lambda path=path: ask(server, alice, path))[0] < cache_module.WAIT_S
 
 
 # Own writes
@@ -432,6 +434,22 @@ def test_what_was_loaded_before_a_write_is_not_served_after_it(
 
     assert told(shared, scope, value_key(scope, path)).endswith(old)
     assert noted(ask(server, alice, path)) == "new"
+
+
+def test_who_comes_to_the_lock_behind_the_one_who_loaded_takes_what_is_there(shared: Cache):
+    scope = ORDERS.scope(str(uuid.uuid4()))
+
+    def looking() -> Lookup:
+        batch = shared.memcached.batch()
+        lookup = shared.look_up(batch, scope, "page")
+        batch.run()
+        return lookup
+
+    first, late = looking(), looking()
+    assert (first.value(lambda: b"loaded"), first.verdict) == (b"loaded", "miss")
+
+    assert (late.value(lambda: b"loaded again"), late.verdict) == (b"loaded", "hit")
+    assert told(shared, scope, f"lock:{cache_module._value_key(scope, 'page')}") is None
 
 
 # Other users
@@ -623,7 +641,7 @@ def test_a_refused_write_lifts_its_fence(server: Server, alice: Client):
 
 
 def assert_quick(normal_s: float, spent_s: float) -> None:
-    assert spent_s < normal_s + SLOWER_S
+    assert spent_s < normal_s + SLOWER_S + STALL_S
 
 
 @pytest.fixture
@@ -688,10 +706,14 @@ def test_reads_stay_right_and_quick_while_memcached_hangs(
     fragile: Deployment, carol: Client, lamp: str, normal_s: float
 ):
     fragile.pause()
+    spent = []
     for _ in range(10):
         spent_s, answer = timed(lambda: ask(fragile.server, carol, lamp))
         assert (noted(answer), verdict(answer)) == ("0", "down")
-        assert_quick(normal_s, spent_s)
+        spent.append(spent_s)
+    # Two workers wait for it; one of the ten may have met a busy machine.
+    assert sorted(spent)[-2] < normal_s + SLOWER_S
+    assert_quick(normal_s, max(spent))
 
 
 # memcached flushed, killed, restarted

@@ -176,22 +176,24 @@ def test_who_needs_another_answer_gets_it_from_the_application(
 
 def test_an_old_client_is_told_that_the_connection_stays(plain: Any, closed: Closed):
     with closed(plain):
-        answer = exchange(plain.port, b"GET /orders HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", wait_s=0.5)
+        answer = exchange(plain.port, b"GET /orders HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", wait_s=1.5)
     assert (answer.status, answer.code, answer.headers["connection"]) == (503, "overloaded", "keep-alive")
 
 
 def test_who_sends_one_request_after_the_other_is_not_alone(plain: Any):
-    many, chunks = 2000, []
-    with sent(plain.port, [b"GET /healthz HTTP/1.1\r\nHost: shop.example\r\n\r\n" * many]) as [busy]:
-        busy.settimeout(1)
+    many, chunks, trace_id = 2000, [], secrets.token_hex(16)
+    burst = b"GET /healthz HTTP/1.1\r\nHost: shop.example\r\n\r\n" * many
+    seen = len(plain.log())
+    with sent(plain.port, [burst, get("/healthz", f"traceparent: 00-{trace_id}-{'1' * 16}-01")]) as [busy, other]:
+        busy.settimeout(1.5)
         reader = Thread(target=lambda: chunks.extend(iter(lambda: received(busy), b"")))
         reader.start()
-        assert exchange(plain.port, get("/healthz")).status == 200
-        by_then = b"".join(chunks).count(b"HTTP/1.1 ")
+        assert read(other).status == 200
         reader.join()
 
     assert b"".join(chunks).count(b"HTTP/1.1 ") == many
-    assert by_then < many / 2
+    lines = [line for line in plain.log()[seen:].splitlines() if '"/healthz"' in line]
+    assert next(number for number, line in enumerate(lines) if trace_id in line) < many / 2
 
 
 def received(connection: socket.socket) -> bytes:

@@ -28,7 +28,7 @@ def test_200_cold_readers_of_one_page_cause_at_most_2_loads(server: Server, alic
         holder.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
         with sent(server.port, [request] * 200) as crowd:
             wait_until(lambda: sql.execute(WAITING).fetchone()[0] >= 1)
-            time.sleep(0.2)  # the load goes on for a while, and the crowd gathers
+            time.sleep(0.05)  # the load goes on for a while, and the crowd gathers
             holder.rollback()
             answers = [read(one) for one in crowd]
 
@@ -55,7 +55,7 @@ def test_nobody_waits_longer_than_a_second_for_a_holder_that_died(alice: Client,
         answers = list(readers.map(timed, range(8)))
 
     assert {status for status, _ in answers} == {200}
-    assert max(took_s for _, took_s in answers) < 1.2
+    assert max(took_s for _, took_s in answers) < 1.5  # 0.8 s; to wait twice would take 1.6
     assert max(took_s for _, took_s in answers) > 0.5, "nobody met the lock"
 
 
