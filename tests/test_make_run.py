@@ -11,10 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from orders_api.dev import binaries
 from tests.conftest import BASE_ENV, ROOT, free_port
 
 UP_S = 60
@@ -222,6 +224,23 @@ def test_without_postgresql_programs_the_cure_is_named(make_run: Start, local: P
     assert "Traceback" not in run.text
 
 
+def test_those_who_start_at_once_share_one_copy_of_programs_that_nobody_else_may_reach(tmp_path: Path):
+    bindir = tmp_path / "pginstall" / "bin"
+    bindir.mkdir(parents=True)
+    (bindir / "postgres").write_text("#!/bin/sh\necho postgres 15.1\n")
+    (bindir / "postgres").chmod(0o700)
+    for number in range(200):
+        (bindir / f"extension-{number}").write_text("x" * 10_000)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            copies = list(threads.map(lambda _: binaries.reachable_copy(bindir), range(4)))
+
+        assert len(set(copies)) == 1
+        assert len(list(copies[0].iterdir())) == 201
+    finally:
+        shutil.rmtree(binaries.shared_folder(bindir))
+
+
 def test_without_memcached_one_worker_runs_with_a_warning(make_run: Start, local: Path):
     programs = local / "bin"
     programs.mkdir()
@@ -317,6 +336,4 @@ def _is_alive(pid: int) -> bool:
 
 
 def _where_postgres_is() -> dict[str, str]:
-    from orders_api.dev import binaries
-
     return {"PG_BINDIR": str(binaries.find_postgres(os.environ))}

@@ -1,5 +1,6 @@
 """Where PostgreSQL's programs are, and whether the user who is to run them can reach them."""
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -67,11 +68,13 @@ def reachable_copy(bindir: Path) -> Path:
         return bindir
     installation = bindir.parent
     target = shared_folder(bindir) / f"postgresql-{major_version(bindir)}"
-    if not target.is_dir():
-        unfinished = target.with_suffix(".new")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        _copy(installation, unfinished)
-        unfinished.rename(target)
+    with (target.parent / "copying.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # others may start at the same moment
+        if not target.is_dir():
+            unfinished = target.with_suffix(".new")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _copy(installation, unfinished)
+            unfinished.rename(target)
     return target / installation.parent.name / installation.name / bindir.name
 
 

@@ -41,8 +41,11 @@ def test_an_unknown_email_locks_alike(alice):
 def test_proof_4_of_100_guesses_at_once_at_most_5_are_evaluated(alice):
     answers = codes(at_once(100, lambda: log_in(alice, WRONG)))
 
-    assert answers.count("credentials_invalid") == 5
-    assert set(answers) <= {"credentials_invalid", "rate_limited", "account_locked"}
+    evaluated = answers.count("credentials_invalid")
+    assert evaluated == 5 or (evaluated < 5 and "overloaded" in answers)  # what is refused counts for nothing
+    assert set(answers) <= {"credentials_invalid", "rate_limited", "account_locked", "overloaded"}
+    for _ in range(5 - evaluated):
+        assert log_in(alice, WRONG).status_code == 401
     assert_problem(log_in(alice), 429, "account_locked")
 
 

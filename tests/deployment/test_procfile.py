@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +127,7 @@ def test_web_and_worker_come_up_and_sigterm_finishes_what_is_in_flight(platform:
         "/orders",
         f"Authorization: Bearer {carol.access_token}",
         "Idempotency-Key: in-flight",
+        "Expect: 100-continue",
         body=httpx.Request("POST", "http://x", json=LAMP).content,
     )
 
@@ -137,7 +137,7 @@ def test_web_and_worker_come_up_and_sigterm_finishes_what_is_in_flight(platform:
     assert "orders-api deliver" in commands
     with socket.create_connection(("127.0.0.1", platform.port), timeout=UP_S) as connection:
         connection.sendall(request[:-20])
-        time.sleep(0.2)  # the worker has begun to read it
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")  # a worker has begun to read it
         running.send_signal(signal.SIGTERM)
         wait_until(lambda: not platform.accepts(), UP_S)
         connection.sendall(request[-20:])

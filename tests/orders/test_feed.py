@@ -5,12 +5,12 @@ import threading
 import pytest
 
 from tests.client import LAMP, assert_problem
-from tests.orders.races import at_once, second_connection
+from tests.orders.races import at_once, insisting, second_connection
 from tests.web.raw import blocked_by, wait_until
 
 
 def feed(client, cursor=None, **params):
-    return client.get("/events", params={**params, **({"cursor": cursor} if cursor else {})}).json()
+    return insisting(lambda: client.get("/events", params={**params, **({"cursor": cursor} if cursor else {})})).json()
 
 
 def walk(client, cursor=None, limit=20):
@@ -101,27 +101,29 @@ def test_four_writers_in_adverse_order_and_a_poller_that_misses_nothing(alice, s
 
     poller = threading.Thread(target=poll)
     poller.start()
-    # Each round the orders' rows are held until all four wait in open transactions; then three may commit before the
-    # fourth, another one each time.
-    for turn in range(4):
-        with second_connection(server.database_url) as early, second_connection(server.database_url) as late:
-            for number, order_id in enumerate(orders):
-                holder = late if number == turn else early
-                holder.execute("SELECT 1 FROM orders WHERE id = %s FOR UPDATE", [order_id])
-            change = {"metadata": {"turn": str(turn)}}
-            writers = threading.Thread(
-                target=lambda body=change: at_once(4, lambda n: alice.patch(f"/orders/{orders[n]}", json=body))
-            )
-            writers.start()
-            wait_until(lambda: blocked_by(sql, early) == 4)
-            early.rollback()
-            wait_until(lambda: blocked_by(sql, late) == 1)
-            late.rollback()
-            writers.join()
-        for order_id in orders:
-            alice.patch(f"/orders/{order_id}", json={"metadata": {"step": str(turn)}})
-    over.set()
-    poller.join()
+    try:
+        # Each round the orders' rows are held until all four wait in open transactions; then three may commit before
+        # the fourth, another one each time.
+        for turn in range(4):
+            with second_connection(server.database_url) as early, second_connection(server.database_url) as late:
+                for number, order_id in enumerate(orders):
+                    holder = late if number == turn else early
+                    holder.execute("SELECT 1 FROM orders WHERE id = %s FOR UPDATE", [order_id])
+                change = {"metadata": {"turn": str(turn)}}
+                writers = threading.Thread(
+                    target=lambda body=change: at_once(4, lambda n: alice.patch(f"/orders/{orders[n]}", json=body))
+                )
+                writers.start()
+                wait_until(lambda: blocked_by(sql, early) == 4)
+                early.rollback()
+                wait_until(lambda: blocked_by(sql, late) == 1)
+                late.rollback()
+                writers.join()
+            for order_id in orders:
+                alice.patch(f"/orders/{order_id}", json={"metadata": {"step": str(turn)}})
+    finally:
+        over.set()
+        poller.join()
 
     assert [event["sequence"] for event in seen] == list(range(1, len(seen) + 1))
     assert len(seen) == 4 + 4 * 8

@@ -17,9 +17,11 @@ from orders_api.dev.children import spawn
 from perf.stack import ROOT
 from tests.proofs.customer import Customer, Errand, Hours, User
 from tests.proofs.history import Attempt, Recorder, attempts_in
+from tests.web.raw import wait_until
 
 PROCESSES = 3
 LEAVE_S = 10
+START_S = 20
 
 
 class Crowd:
@@ -40,6 +42,8 @@ class Crowd:
             file.write_bytes(orjson.dumps({**plan, "customers": customers}))
             command = [sys.executable, "-m", "tests.proofs.crowd", str(file), str(history)]
             self.processes.append(spawn(command, death_signal=signal.SIGTERM, cwd=ROOT))
+        # Before each has written something, a fault would meet nobody.
+        wait_until(lambda: all(one.exists() and one.stat().st_size for one in self.histories), START_S)
 
     def go_home(self) -> None:
         """Tells all clients to begin nothing new, and waits until they are done."""

@@ -58,7 +58,7 @@ SHORT = Size(
         "pool exhausted": 1,
         "database read-only": 1,
     },
-    least={"acknowledged": 3_000, "unknown": 200, "faults": 25, "rushes": 30, "doubled": 100},
+    least={"acknowledged": 1_000, "unknown": 200, "faults": 25, "rushes": 15, "doubled": 50},
 )
 # Three seeds; the figures are those of all three together.
 LONG = Size(

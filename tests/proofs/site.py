@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ class Site:
         self._app, self._settings = app, settings
         # They live as long as the stack: the kernel ends what a thread has started when that thread ends.
         self.hands = ThreadPoolExecutor()
+        self._telling = threading.Lock()
 
     def __enter__(self) -> Self:
         self.stack.__enter__()
@@ -125,9 +127,10 @@ class Site:
     def command(self, word: str) -> None:
         """Tells the proxy; see there."""
         assert self.proxy.stdin
-        self.proxy.stdin.write(f"{word}\n".encode())
-        self.proxy.stdin.flush()
-        assert self._said() == word
+        with self._telling:  # else one lane could take the other's answer
+            self.proxy.stdin.write(f"{word}\n".encode())
+            self.proxy.stdin.flush()
+            assert self._said() == word
 
     def _said(self) -> str:
         assert self.proxy.stdout

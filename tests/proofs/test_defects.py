@@ -17,6 +17,7 @@ from tests.proofs.history import Recorder, attempts_in
 from tests.proofs.plan import Size
 from tests.proofs.site import Site, signal_all
 from tests.proofs.trial import trial
+from tests.web.patient import PATIENCE
 
 pytestmark = pytest.mark.planted
 PATIENT = Errand(seed=1, port=0, secret=b"", pace_s=0, gone=0, rushes=0, doubled=0, drain_s=20)
@@ -143,12 +144,12 @@ def behind_a_slow_reader(defect: str) -> list[Violation]:
 
     The third comes right after: it should wait for the second.
     """
-    with site_of(defect, WEB_CONCURRENCY="1") as site:
+    with site_of(defect, WEB_CONCURRENCY="1", **PATIENCE) as site:
         editor, *readers = customers(site, site.users(1) * 4)
         order = editor.place()
         began = time.monotonic()
         threads = []
-        for reader, at in zip(readers, (0, 2.1, 2.6), strict=True):
+        for reader, at in zip(readers, (0, 2.5, 3.1), strict=True):
             time.sleep(max(0, began + at - time.monotonic()))
             threads.append(threading.Thread(target=reader.read, args=(order["id"],)))
             threads[-1].start()
@@ -186,7 +187,7 @@ def while_edited(defect: str | None) -> list[Violation]:
 
 def one_after_the_other(defect: str | None) -> list[Violation]:
     """Two users, each with an order, look at all that is theirs, while nobody writes."""
-    with site_of(defect) as site:
+    with site_of(defect, **PATIENCE) as site:
         both = customers(site, site.users(2))
         for one in both:
             one.place()

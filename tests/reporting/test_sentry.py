@@ -20,7 +20,9 @@ from tests.conftest import ROOT, Databases, Server, serving
 from tests.payments.conftest import whsec
 from tests.payments.provider import SECRET, Provider
 from tests.reporting.sentry import Sentry
+from tests.web.patient import PATIENCE
 from tests.web.raw import blocked_by, wait_until
+from tests.web.test_pool import PATIENT
 from tests.webhooks.receiver import Receiver
 
 Serve = Callable[..., Server]
@@ -43,7 +45,7 @@ def recorded(databases: Databases, memcached: str, sentry: Sentry) -> Iterator[S
     """Every trace of it is recorded."""
     more = {"WEBHOOK_SECRETS": whsec(SECRET), "METRICS_TOKEN": METRICS_TOKEN, "WEBHOOK_ALLOW_PRIVATE": "1"}
     for serve in serving(databases, memcached):
-        yield serve(**given(sentry), **more)
+        yield serve(**given(sentry), **more, **PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -191,21 +193,23 @@ def test_a_slow_request_explains_itself(recorded: Server, sentry: Sentry, client
     assert read["transaction_info"]["source"] == "route"
 
 
-def test_waiting_for_a_connection_is_seen(serve: Serve, sentry: Sentry, client_of: Any, connect: Any):
-    server = serve(**given(sentry), DATABASE_POOL_SIZE="1")
+def test_waiting_for_a_connection_is_seen(
+    serve: Serve, databases: Databases, sentry: Sentry, client_of: Any, connect: Any
+):
+    server = serve(database_url=databases.migrated() + PATIENT, **given(sentry), DATABASE_POOL_SIZE="1")
     alice, bob = client_of(server), client_of(server)
     order = alice.place(key="k")
     watching = connect(server)
     with connect(server, autocommit=False) as other:
         other.execute("SELECT 1 FROM orders WHERE id = %s FOR UPDATE", [order.json()["id"]])
-        # Alice's change holds the only connection until its lock times out; Bob waits for it.
+        # Alice's change holds the only connection until we let go; Bob waits for it.
         change = {"json": {"metadata": {"a": "b"}}}
         holder = threading.Thread(target=alice.patch, args=[order.headers["Location"]], kwargs=change)
         holder.start()
         wait_until(lambda: blocked_by(watching, other))
         waited = bob.get("/orders?limit=7")
-        holder.join()
         other.rollback()
+        holder.join()
     assert "database" in spans(came(sentry, "transaction", waited.headers["X-Trace-Id"])[0], "wait")
 
 
@@ -279,6 +283,7 @@ def test_a_delivery_goes_on_with_the_trace_of_the_order(recorded: Server, sentry
         trace_id, headers = traced()
         order = alice.post("/orders", json=LAMP, headers={"Idempotency-Key": "k", **headers}).json()
         deliver(recorded)
+        receiver.wait_for(1)  # a process has to start first
         _placed, delivery = came(sentry, "transaction", trace_id, 2)
         assert receiver.received[0].headers["traceparent"].startswith(f"00-{trace_id}-")
     assert delivery["transaction"] == "deliver webhook"

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from orders_api import admission
 from orders_api.admission import CROWD_PER_PLACE, Caller, Priority, in_flight
 from orders_api.web.edge import ACCEPTED_BY_THE_CROWDED, Server
 from tests.web.raw import wait_until
@@ -22,8 +23,10 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def crowd() -> Iterator[None]:
-    """One place, taken, and more who wait for it than a worker can serve soon."""
+def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One place, taken, and more who wait for it than a worker can serve soon; patiently."""
+    monkeypatch.setattr(admission, "DEADLINE_S", 30)
+    monkeypatch.setitem(admission.PATIENCE_S, Priority.WEBHOOK, 30)
     in_flight.open(1)
     in_flight.enter(Caller(Priority.WEBHOOK))
     waiting = [threading.Thread(target=come_and_go) for _ in range(CROWD_PER_PLACE + 1)]

@@ -7,14 +7,15 @@ import psycopg
 import pytest
 
 from tests.orders.races import hold_feed, hold_key, second_connection, wait_until_blocked
+from tests.web.test_pool import PATIENT
 
-# When the service looks whether it is in one: later than the other needs to come to it, and before its wait ends (1 s).
-LOOKS_AFTER = "500ms"
+# When the service looks whether it is in one: later than the other needs to come to it, and before its wait ends.
+LOOKS_AFTER = "1500ms"
 
 
 @pytest.fixture(scope="module")
 def hasty(serve_all, databases):
-    url = databases.migrated()
+    url = databases.migrated() + PATIENT
     with psycopg.connect(url, autocommit=True) as sql:
         sql.execute(f"ALTER DATABASE {sql.info.dbname} SET deadlock_timeout = '{LOOKS_AFTER}'")
     return serve_all(database_url=url)

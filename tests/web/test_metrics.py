@@ -17,6 +17,7 @@ from tests.client import LAMP, PASSWORD, Client, assert_problem, plain_http
 from tests.conftest import Databases, Server, serving
 from tests.payments.conftest import whsec
 from tests.payments.provider import SECRET, Provider, event
+from tests.web.patient import PATIENCE
 from tests.web.raw import exchange, wait_until
 
 TOKEN = "not-a-secret-but-long-enough"
@@ -27,7 +28,7 @@ WATCHED = {"METRICS_TOKEN": TOKEN, "WEBHOOK_SECRETS": whsec(SECRET)}
 @pytest.fixture(scope="module")
 def watched(databases: Databases, memcached: str) -> Iterator[Server]:
     for serve in serving(databases, memcached):
-        yield serve(**WATCHED)
+        yield serve(**WATCHED, **PATIENCE)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from orders_api import migrator
 from orders_api.dev import EmbeddedMemcached, EmbeddedPostgres
 from tests.client import Client, assert_problem
 from tests.conftest import a_postgres
+from tests.web.patient import PATIENCE
 from tests.web.raw import wait_until
 
 PRODUCTION = {"ENVIRONMENT": "production", "WEB_CONCURRENCY": "1", "BCRYPT_ROUNDS": "10"}
@@ -69,7 +70,7 @@ def test_production_is_ready_on_one_that_can_not(serve: Callable[..., Any]):
     with a_postgres(lambda home: EmbeddedPostgres(home / "data", home / "s", durable=True)) as postgres:
         url = postgres.start()
         migrator.migrate(url)
-        server = serve(database_url=url, **PRODUCTION)
+        server = serve(database_url=url, **PRODUCTION, **PATIENCE)
         assert httpx.get(f"{server.url}/readyz").json()["status"] == "ok"
         with psycopg.connect(url, autocommit=True) as sql:
             sql.execute("ALTER SYSTEM SET synchronous_commit = off")
