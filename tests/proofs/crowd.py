@@ -92,7 +92,8 @@ def main(plan_path: str, history: str) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(0.5)  # a signal that comes just before an endless wait would be heeded behind it
 
 
 def _plain(errand: Errand) -> dict[str, object]:

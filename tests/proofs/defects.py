@@ -21,7 +21,9 @@ from orders_api.payments import services as payments
 from orders_api.pool import conninfo_with_defaults
 from orders_api.web import idempotency
 
-LATE_S = 1.0  # between the answer and its COMMIT: long enough for whatever kills a worker, on a busy machine
+# Between the answer and its COMMIT: long enough for whatever kills a worker, on a busy machine.
+LATE_S = 1.0
+APART_S = 0.3  # between two steps that should be one
 Plant = Callable[[], None]
 PLANTS: dict[str, Plant] = {}
 
@@ -64,7 +66,7 @@ def _key_apart() -> None:
         sql, parameters = claim(*order)
         if db.execute_sql(sql, parameters).fetchone() is None:
             raise Taken
-        gevent.sleep(LATE_S)
+        gevent.sleep(APART_S)
 
     _claim_by(claimed)
 
@@ -146,7 +148,7 @@ def _items_apart() -> None:
         orders = page(user_id, **options)
         if not items:
             return orders
-        gevent.sleep(LATE_S)
+        gevent.sleep(APART_S)
         return [order._replace(items=queries.items_of(user_id, order.id)) for order in orders]
 
     queries.orders_of = orders_of
