@@ -187,7 +187,9 @@ def account(log: Path, begin: int) -> tuple[Counter[str], int]:
     answers: Counter[str] = Counter()
     statements = 0
     with log.open("rb") as lines:
-        lines.seek(begin)
+        if begin:
+            lines.seek(begin - 1)
+            lines.readline()  # a line was perhaps being written
         for line in lines:
             if b'"event":"request"' in line:
                 entry = orjson.loads(line)
