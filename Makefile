@@ -79,7 +79,7 @@ soak: .venv/.bench memcached ## Checks that ten minutes at half the sustainable 
 bench: .venv/.bench memcached ## Measures the service beside bare Falcon and pgbench (5 minutes; ROUNDS, SECONDS, ONLY=hello,cached_one)
 	@.venv/bin/python -m perf.bench
 
-growth: .venv/.bench memcached ## Measures whether 5 million orders, or a million requests, make the service slower or larger (half an hour, 8 GB)
+growth: .venv/.bench memcached ## Measures whether 5 million orders, or a million requests, make the service slower or larger (half an hour, 10 GB)
 	@.venv/bin/python -m perf.growth
 
 costs: .venv/.run memcached ## Measures what metrics and traces cost, in CPU time a request (4 minutes; ROUNDS, REQUESTS)

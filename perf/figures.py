@@ -82,6 +82,11 @@ def complaints(samples: Sequence[Sequence[Any]]) -> list[str]:
     return said
 
 
+def missing(samples: Sequence[Sequence[Any]], planned: float) -> list[str]:
+    """Says so if what became of some is unknown. One may be left out where a count is rounded."""
+    return [f"{len(samples)} answers are known of {planned:g}"] if len(samples) < planned - 1.5 else []
+
+
 def keep(kind: str, env: dict[str, str], others_busy: float | None, figures: Row) -> Path:
     """Writes perf/results/<kind>-<date>-<commit>.json with the command, the machine, the settings and the figures."""
     settings = {name: env[name] for name in sorted(env) if name in PRODUCTION or name.startswith("RATE_LIMIT_")}

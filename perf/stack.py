@@ -30,6 +30,7 @@ from orders_api.values import new_id, now
 ROOT = Path(__file__).parent.parent
 START_S = 30
 STOP_S = 27  # gunicorn's own graceful_timeout is 25
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
 PRODUCTION = {
     "ENVIRONMENT": "production",
@@ -48,7 +49,7 @@ class HasEnv(Protocol):
 
 class Stack:
     """A durable PostgreSQL, migrated, and a memcached; `serve` puts servers on them. All of it ends with the block,
-    also by an exception, SIGINT or SIGTERM."""
+    also by an exception, SIGINT, SIGTERM or SIGHUP."""
 
     def __init__(self) -> None:
         self.env: dict[str, str] = {}
@@ -66,7 +67,7 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in ENDS:
             signal.signal(signum, signal.SIG_IGN)  # the end must not be interrupted: it leaves nothing behind
         self._exits.close()
 
@@ -83,9 +84,15 @@ class Stack:
         served.wait_until_up()
         return served
 
+    def start_memcached(self) -> tuple[EmbeddedMemcached, str]:
+        """One more, and its `host:port`: for a server that is to share nothing with the others."""
+        memcached = EmbeddedMemcached()
+        self._exits.callback(memcached.stop)
+        return memcached, memcached.start()
+
     def _take_signals(self) -> None:
-        """SIGTERM unwinds the block as SIGINT does."""
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        """SIGTERM and SIGHUP unwind the block as SIGINT does."""
+        for signum in ENDS:
             self._exits.callback(signal.signal, signum, signal.signal(signum, _leave))
 
     def _start(self) -> None:
@@ -96,9 +103,7 @@ class Stack:
         self._exits.callback(self.postgres.stop)
         self.database_url = self.postgres.start()
         migrator.migrate(self.database_url)
-        self.memcached = EmbeddedMemcached()
-        self._exits.callback(self.memcached.stop)
-        cache = self.memcached.start()
+        self.memcached, cache = self.start_memcached()
         own = {"DATABASE_URL": self.database_url, "MEMCACHED_SERVERS": cache, "JWT_KEYS": new_jwt_key()}
         self.env = {**{name: os.environ[name] for name in PASSED_ON if name in os.environ}, **PRODUCTION, **own}
 

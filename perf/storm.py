@@ -18,6 +18,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 
 from perf import figures
@@ -115,7 +116,7 @@ def _unhealthy(url: str) -> str:
         urllib.request.urlopen(url, timeout=5 * MAX_PROBE_S).close()  # noqa: S310  (our own address)
     except urllib.error.HTTPError as error:
         return str(error.code)
-    except OSError as error:
+    except (OSError, HTTPException) as error:  # HTTPException: what came is no HTTP
         return type(error).__name__
     return ""
 
