@@ -1,6 +1,7 @@
 """`/healthz`: the process lives. `/readyz`: it can do its work."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import falcon
 from marshmallow import fields, validate
@@ -54,6 +55,8 @@ class Readiness(Resource):
     """`/readyz`: the database is writable and migrated. Without memcached it is `degraded`, and still ready.
 
     `must_be_durable`: neither is it ready on a database that can forget what it has committed.
+
+    Nobody limits who asks, and no other request comes before: so a worker looks once for all who ask meanwhile.
     """
 
     authenticated = False
@@ -64,6 +67,7 @@ class Readiness(Resource):
         self.memcached = memcached
         self.migrations = migrations
         self.must_be_durable = must_be_durable
+        self._look: Future[bool] | None = None  # that is under way
 
     @operation(
         "readiness",
@@ -74,6 +78,26 @@ class Readiness(Resource):
         problems=("database_unavailable", "overloaded", "internal_error"),
     )
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        cached = self._look.result() if self._look else self._look_for_all()
+        resp.set_header("Cache-Control", "no-store")
+        resp.media = {
+            "status": "ok" if cached else "degraded",
+            "checks": {"database": "ok", "migrations": "ok", "cache": "ok" if cached else "down"},
+        }
+
+    def _look_for_all(self) -> bool:
+        """What `_check` says, to those too who ask before it has; they hold no connection meanwhile."""
+        look = self._look = Future()
+        try:
+            look.set_result(self._check())
+        except BaseException as error:
+            look.set_exception(error)
+        finally:
+            self._look = None
+        return look.result()
+
+    def _check(self) -> bool:
+        """Whether memcached takes values. Raises Problem when the database does not do what it has to."""
         read_only, tables, off = db.execute_sql(_STATE).fetchone()
         if read_only:
             # These sessions may stay read-only when the database no longer is, and without traffic
@@ -90,9 +114,5 @@ class Readiness(Resource):
         if missing:
             detail = f"{len(missing)} migrations are not applied: run `orders-api migrate`."
             raise Problem("database_unavailable", detail, after_s=1)
-        cached = self.memcached.ping()
-        resp.set_header("Cache-Control", "no-store")
-        resp.media = {
-            "status": "ok" if cached else "degraded",
-            "checks": {"database": "ok", "migrations": "ok", "cache": "ok" if cached else "down"},
-        }
+        db.release()
+        return self.memcached.ping()
