@@ -135,13 +135,12 @@ class Admission:
         with self._lock:
             return self._queued() + sum(map(len, self._parked.values()))
 
-    def enter(self, who: Caller) -> float:
-        """Takes a place, to be given back by `leave`; returns how long that took. Raises Problem `overloaded`."""
+    def enter(self, who: Caller) -> None:
+        """Takes a place, to be given back by `leave`. Raises Problem `overloaded`."""
         with self._lock:
             waiter = self._join(who)
         if waiter is None:
-            return 0.0
-        began = self._clock()
+            return
         try:
             with span("wait", self.name), in_flight.aside():
                 self._wait(waiter)
@@ -149,7 +148,6 @@ class Admission:
             with self._lock:
                 self._give_up(waiter)
             raise
-        return self._clock() - began
 
     def leave(self, who: Caller) -> None:
         """Gives back the place that `enter` took for `who`."""
@@ -190,7 +188,9 @@ class Admission:
             if waiter.admitted is None:
                 self._refuse(waiter)
                 self._hand_out()
-        metrics.series(metrics.waits, self.name).observe(self._clock() - began)
+        waited_s = self._clock() - began
+        metrics.series(metrics.waits, self.name).observe(waited_s)
+        caller.set(caller.get()._replace(waited_s=caller.get().waited_s + waited_s))
         if not waiter.admitted:
             raise Problem("overloaded", after_s=1)
 
@@ -321,13 +321,11 @@ class InFlight:
         """Takes a place for the current request. Raises Problem `overloaded`."""
         began = time.monotonic()
         try:
-            waited_s = self.admission.enter(who)
+            self.admission.enter(who)
         except Problem:
             time.sleep(max(0.0, began + HELD_BACK_S - time.monotonic()))
             raise
         self._holder.set(who)
-        if waited_s:
-            caller.set(who._replace(waited_s=waited_s))
 
     def leave(self) -> None:
         """Gives the current request's place back, if it has one."""

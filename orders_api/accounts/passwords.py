@@ -74,9 +74,11 @@ class Passwords:
 
     def _run(self, work: Callable[[], T]) -> T:
         who = caller.get()
-        # The statements that follow are not shed: undone, they would count as a wrong guess, or waste a hash.
-        caller.set(who._replace(priority=Priority.RETURN))
-        self._admission.enter(who)
+        try:
+            self._admission.enter(who)
+        finally:
+            # The statements that follow are not shed: undone, they would count as a wrong guess, or waste a hash.
+            caller.set(who._replace(priority=Priority.RETURN, waited_s=0.0))
         try:
             with span("hash", "bcrypt"), in_flight.aside():
                 return self._threads.apply(_giving_way, (work,))

@@ -18,6 +18,8 @@ from orders_api.web.operations import Answer, operation
 from orders_api.web.rate_limits import Failures
 from orders_api.web.resources import Resource
 
+FAULT_OF_OURS = 500  # and above
+
 payment_notice = PaymentNotice()
 EXAMPLE = {
     "type": "payment.succeeded",
@@ -84,6 +86,8 @@ class PaymentWebhook(Resource):
         try:
             yield
         except Problem as problem:
+            if problem.type.status >= FAULT_OF_OURS:
+                raise
             # From here on it is nobody of importance.
             caller.set(caller.get()._replace(priority=Priority.LIST))
             verdict, of_client, of_all = self.failures.add(req)

@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 
 from orders_api import metrics
+from orders_api.admission import caller
 from orders_api.cache import fenced
 from orders_api.db import db, transactional
 from orders_api.errors import Problem
@@ -92,6 +93,7 @@ def receive(delivery: Delivery, notice: dict[str, Any]) -> str:
     if owner is None:
         outcome = _keep(delivery, notice, UNKNOWN_ORDER if known else UNKNOWN_TYPE)
     else:
+        caller.set(caller.get()._replace(user_id=owner))  # whose locks it may wait for: it claims the owner's places
         outcome = _apply(owner, order_id, delivery, notice)
     metrics.payment_webhooks.labels(outcome).inc()
     if outcome not in (APPLIED, REPEATED):

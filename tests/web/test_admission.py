@@ -1,5 +1,6 @@
 """Admission: who gets a database connection when there are too few, and whom a stuck user can't hurt."""
 
+import contextvars
 import json
 import select
 import socket
@@ -26,12 +27,15 @@ from orders_api.admission import (
     Caller,
     InFlight,
     Priority,
+    caller,
     in_flight,
 )
 from orders_api.app import MIN_IN_FLIGHT
 from orders_api.backlog import CALM_S, LATE_S, PACE_S, STANDING_S
 from orders_api.errors import Problem
 from tests.client import LAMP, Client, assert_problem
+from tests.payments.conftest import whsec
+from tests.payments.provider import SECRET, event, signed
 from tests.web.patient import PATIENCE
 from tests.web.raw import blocked_by, get, patch, post, read, sent, wait_until
 from tests.web.test_cache import opened, orders_of, told
@@ -349,6 +353,20 @@ def test_a_place_given_at_the_very_end_of_the_wait_is_taken_or_kept_never_lost(m
     assert outcomes == {True, False}
 
 
+def test_what_was_waited_for_one_place_counts_for_all_that_follow():
+    full, started = [Admission(1), Admission(1)], []
+    for admission in full:
+        admission.enter(Caller())
+
+    def one_after_the_other() -> None:
+        for admission in full:
+            started.append(time.monotonic())
+            refused(admission, caller.get())
+
+    contextvars.copy_context().run(one_after_the_other)
+    assert time.monotonic() - started[1] < DEADLINE_S / 2
+
+
 def test_what_was_waited_for_another_place_counts():
     room = Room(1)
     room.come()
@@ -489,7 +507,7 @@ def test_a_killed_greenlet_leaves_nothing_behind_wherever_it_waited():
 
 
 def patient(serve_all: Callable[..., Any], databases: Any, places: int) -> Any:
-    own = {"WEB_CONCURRENCY": "1", "DATABASE_POOL_SIZE": str(places), **PATIENCE}
+    own = {"WEB_CONCURRENCY": "1", "DATABASE_POOL_SIZE": str(places), "WEBHOOK_SECRETS": whsec(SECRET), **PATIENCE}
     return serve_all(database_url=databases.migrated() + PATIENT, **own)
 
 
@@ -515,11 +533,20 @@ def create(client: Client, _path: str) -> bytes:
     return post("/orders", bearer(client), f"Idempotency-Key: {uuid.uuid4()}", body=json.dumps(LAMP).encode())
 
 
+def pay(client: Client, path: str) -> bytes:
+    return webhook(json.dumps(event("payment.succeeded", client.get(path).json())).encode())
+
+
+def webhook(body: bytes) -> bytes:
+    headers = [f"{name}: {value}" for name, value in signed(body).items()]
+    return post("/webhooks/payments", *headers, body=body)
+
+
 def answered(connections: list[socket.socket]) -> list[socket.socket]:
     return select.select(connections, [], [], 0)[0]
 
 
-@pytest.mark.parametrize(("table", "wish"), [("orders", cancel), ("feeds", create)])
+@pytest.mark.parametrize(("table", "wish"), [("orders", cancel), ("feeds", create), ("orders", pay)])
 def test_a_stuck_lock_starves_only_its_own_user(
     eight: Any, client_of: Callable[[Any], Client], connect: Connect, table: str, wish: Callable[..., bytes]
 ):
@@ -546,7 +573,44 @@ def test_a_stuck_lock_starves_only_its_own_user(
 
     assert took_s < 3, "starved, each of the 25 would wait for a second"
     assert {(answer.status, answer.code) for answer in refused} == {(503, "overloaded")}
-    assert {answer.status for answer in held} <= {200, 201}
+    assert {answer.status for answer in held} <= {200, 201, 204}
+
+
+def test_who_asks_whether_it_is_ready_takes_one_connection_however_many_they_are(
+    eight: Any, client_of: Callable[[Any], Client], connect: Connect
+):
+    sql, holder, other = connect(eight), connect(eight, autocommit=False), client_of(eight)
+    other.place()
+    holder.execute("LOCK TABLE _yoyo_migration")
+    with sent(eight.port, [get("/readyz")] * 30) as waiting:
+        wait_until(lambda: blocked_by(sql, holder) == 1)
+        answers = [ask() for _ in range(5) for ask in (other.place, lambda: other.get("/orders"))]
+        assert blocked_by(sql, holder) == 1
+        holder.rollback()
+        ready = [read(one) for one in waiting]
+
+    assert [answer.status_code for answer in answers] == [201, 200] * 5
+    assert [answer.status for answer in ready] == [200] * 30
+
+
+def test_a_webhook_that_finds_no_place_is_no_failed_signature(
+    eight: Any, client_of: Callable[[Any], Client], connect: Connect
+):
+    sql, holder = connect(eight), connect(eight, autocommit=False)
+    carol, dave = client_of(eight), client_of(eight)
+    paths = [(one, one.place().headers["Location"]) for one in (carol, dave)]
+    changes = [cancel(one, path) for one, path in paths for _ in range(4)]
+    holder.execute("SELECT 1 FROM orders FOR UPDATE")
+    head, body = pay(carol, paths[0][1]).split(b"\r\n\r\n")
+    with sent(eight.port, [head + b"\r\n\r\n"]) as (provider,), sent(eight.port, changes) as changing:
+        wait_until(lambda: blocked_by(sql, holder) == 8)
+        provider.sendall(body)
+        answer = read(provider)
+        holder.rollback()
+        assert {read(one).status for one in changing} == {200}
+
+    assert (answer.status, answer.code) == (503, "overloaded")
+    assert "ratelimit" not in answer.headers, "it was counted"
 
 
 def test_held_places_are_refused_in_time_while_health_checks_answer(
