@@ -97,8 +97,8 @@ class Database(Psycopg3Database):
     def _checkout(self) -> tuple[psycopg.Connection, Caller]:
         """A connection, and whose place it takes. Nobody ever waits in the pool's own queue for a busy connection."""
         assert self._pool is not None, "db.open() comes first"
-        deadline = time.monotonic() + CHECKOUT_TIMEOUT_S
         whose = caller.get()
+        deadline = time.monotonic() + CHECKOUT_TIMEOUT_S - whose.waited_s
         self.admission.enter(whose)
         try:
             return self._pool.take(max(deadline, time.monotonic() + MIN_CONNECT_S)), whose
@@ -216,7 +216,8 @@ def problem_of(error: BaseException) -> Problem | None:
         db.drop_idle()
         return Problem("database_unavailable", after_s=1)
     lost = state is None and isinstance(getattr(error, "orig", error), psycopg.OperationalError)
-    # Connection lost, no resources (disk, memory, connections), shutting down or starting up.
-    if lost or (state or "").startswith(("08", "53", "57P")):
+    # Connection lost; ended because we stood still in a transaction; no resources (disk, memory, connections); shutting
+    # down or starting up.
+    if lost or (state or "").startswith(("08", "25P03", "53", "57P")):
         return Problem("database_unavailable", after_s=1)
     return None

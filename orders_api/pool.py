@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import base
 
 from orders_api import pooler
+from orders_api.admission import in_flight
 from orders_api.errors import Problem
 from orders_api.settings import Settings
 from orders_api.sockets import readable
@@ -59,14 +60,29 @@ class Pool(psycopg_pool.ConnectionPool):
     def take(self, deadline: float) -> psycopg.Connection:
         """One that the server has not hung up. Raises Problem `database_unavailable`."""
         while True:
-            try:
-                connection = self.getconn(timeout=max(0.001, deadline - time.monotonic()))
-            except psycopg_pool.PoolTimeout:
-                raise Problem("database_unavailable", after_s=1) from None
+            connection = self._get(deadline) if self._pool else self._get_when_made(deadline)  # _pool: who are idle
             if not _hung_up(connection):
                 return connection
             connection.close()
             self.putconn(connection)
+
+    def _get_when_made(self, deadline: float) -> psycopg.Connection:
+        """Waits without a place in the worker: while the database is away, what is cached still finds one."""
+        connection = None
+        try:
+            with in_flight.aside():
+                connection = self._get(deadline)
+        except BaseException:
+            if connection is not None:
+                self.putconn(connection)
+            raise
+        return connection
+
+    def _get(self, deadline: float) -> psycopg.Connection:
+        try:
+            return self.getconn(timeout=max(0.001, deadline - time.monotonic()))
+        except psycopg_pool.PoolTimeout:
+            raise Problem("database_unavailable", after_s=1) from None
 
 
 def conninfo_with_defaults(url: str) -> str:

@@ -1,8 +1,10 @@
 """The database pool: bounded, never leaking, and honest about a database that is gone, full or read-only."""
 
+import contextvars
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +15,14 @@ import psycopg
 import pytest
 
 from orders_api import migrator
-from orders_api.db import LAST_STATEMENT_S, Database, Statements, statements
+from orders_api.admission import Caller, caller, in_flight
+from orders_api.db import LAST_STATEMENT_S, Database, Statements, problem_of, statements
 from orders_api.dev import EmbeddedPostgres
 from orders_api.dev.local import new_jwt_key
 from orders_api.errors import Problem
 from orders_api.pool import ANSWER_S, conninfo_with_defaults
 from orders_api.settings import Settings
+from orders_api.sockets import readable
 from tests import pooler
 from tests.client import Client, assert_problem, plain_http
 from tests.conftest import a_postgres
@@ -235,6 +239,87 @@ def test_a_stopped_database_is_said_quickly_and_a_started_one_found(
     assert [answer.status for answer in crowd] == [200] * 30
     assert len(carol.get("/orders").json()["data"]) == 2
     carol.close()
+
+
+def test_who_waits_for_a_stopped_database_keeps_no_cached_answer_from_anybody_and_hears_it_in_time(
+    serve: Callable[..., Any], own_postgres: EmbeddedPostgres
+):
+    server = serve(database_url=own_postgres.url(), WEB_CONCURRENCY="1", DATABASE_POOL_SIZE=str(WIDTH))
+    carol, dave = (Client(server.url).register().login() for _ in range(2))
+    path = carol.place().headers["Location"]
+    assert carol.get(path).status_code == 200
+    asked = [get("/auth/me", f"Authorization: Bearer {one.access_token}") for one in (carol, dave)] * (WIDTH // 2)
+
+    own_postgres.stop()
+    with sent(server.port, asked) as first:
+        time.sleep(CHECKOUT_S / 2)  # no event tells that they have waited for half of their time
+        start = time.monotonic()
+        with sent(server.port, asked) as second:
+            answer = carol.get(path)
+            cached_after_s = time.monotonic() - start
+            refused = [read(one) for one in second]
+            refused_after_s = time.monotonic() - start
+        refused += [read(one) for one in first]
+
+    assert {answer.status for answer in refused} == {503}
+    assert (answer.status_code, cached_after_s < CHECKOUT_S / 4) == (200, True)
+    assert refused_after_s < CHECKOUT_S + 0.3
+    for one in (carol, dave):
+        one.close()
+
+
+def test_a_connection_that_comes_when_there_is_no_place_to_come_back_to_is_kept(server: Any):
+    settings = Settings.from_env({**server.env, "DATABASE_POOL_SIZE": "1"})
+    database = Database()
+    database.open(settings)
+    held = database._pool.getconn()
+    in_flight.open(1)
+    outcome: list[str] = []
+
+    def request() -> None:
+        in_flight.enter(Caller())
+        try:
+            database.connect()
+        except Problem as problem:
+            outcome.append(problem.code)
+
+    waiting = threading.Thread(target=request)
+    waiting.start()
+    wait_until(lambda: database.pool_statistics()["requests_waiting"] == 1)
+    in_flight.enter(Caller())  # the place that was left meanwhile
+    database._pool.putconn(held)
+    waiting.join()
+    in_flight.open(0)
+
+    assert outcome == ["overloaded"]
+    assert database.pool_statistics()["pool_available"] == 1
+    assert database.admission.in_use == 0
+    database.shut()
+
+
+def test_what_was_waited_for_a_place_counts_while_a_connection_is_made(server: Any):
+    nowhere = "postgresql://127.0.0.1:1/orders"
+    database = Database()
+    database.open(Settings.from_env({**server.env, "DATABASE_URL": nowhere}))
+
+    def waited_long() -> float:
+        caller.set(Caller(waited_s=0.9 * CHECKOUT_S))
+        start = time.monotonic()
+        with pytest.raises(Problem, match="database_unavailable"):
+            database.connect()
+        return time.monotonic() - start
+
+    assert contextvars.copy_context().run(waited_long) < CHECKOUT_S / 2
+    database.shut()
+
+
+def test_who_was_stopped_in_a_transaction_for_too_long_is_told_to_come_again(server: Any):
+    with psycopg.connect(server.database_url, options="-c idle_in_transaction_session_timeout=100") as session:
+        session.execute("SELECT 1")
+        wait_until(lambda: readable(session.fileno()))
+        with pytest.raises(psycopg.Error) as ended:
+            session.execute("SELECT 1")
+    assert problem_of(ended.value).code == "database_unavailable"
 
 
 def test_a_frozen_database_keeps_nobody_for_longer_than_a_router_waits(
