@@ -48,14 +48,16 @@ def create_app(settings: Settings) -> Shedding:
     in_flight.open(max(MIN_IN_FLIGHT, settings.database_pool_size))
     tokens = AccessTokens(settings.jwt_keys)
     limiter = Limiter(settings)
-    by_ip = Limits(limiter, "ip", settings.trusted_proxy_hops)
+    by_ip = Limits(limiter, memcached, "ip")
     authentication = Authentication(functools.partial(accounts.identify, tokens))
-    by_user = Limits(limiter, "user", settings.trusted_proxy_hops)
+    by_user = Limits(limiter, memcached, "user")
     middleware: list[Any] = [
         Tracing(server_timing=settings.server_timing),
         *([Cors(settings.cors_origins)] if settings.cors_origins else []),
         Methods(),
-        AtTheDoor(LookAhead(memcached, by_ip, authentication, by_user, Caching(cache))),
+        AtTheDoor(
+            LookAhead(memcached, by_ip, authentication, by_user, Caching(cache)), limiter, settings.trusted_proxy_hops
+        ),
         by_ip,
         Users(),
         authentication,
@@ -71,7 +73,7 @@ def create_app(settings: Settings) -> Shedding:
             app.add_route(template, resource)
     if settings.metrics_token:
         start_sampling(memcached)
-    return Shedding(Connections(Traced(app)), router, settings)
+    return Shedding(Connections(Traced(app)), router, limiter, settings)
 
 
 def describe() -> dict[str, Any]:

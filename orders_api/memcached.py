@@ -222,6 +222,10 @@ class Batch:
         """Adds 1 to a counter that lives `window_s` seconds from its first hit; `t` says how many are left."""
         return self.ask(home, b"ma %b N%d J1 v t" % (hashed(key), window_s))
 
+    def take_back(self, home: str, key: str) -> Reply:
+        """Takes 1 from a counter, if it is still there."""
+        return self.ask(home, b"ma %b MD" % hashed(key))
+
     def set(self, home: str, key: str, value: bytes, ttl_s: int, flags: bytes = b"") -> Reply:
         """`flags`: `ME` stores only where nothing is, `C<cas>` only over what has that CAS value; `c` returns it."""
         if b"\r\n" in value:

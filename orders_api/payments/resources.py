@@ -64,6 +64,8 @@ class PaymentWebhook(Resource):
             delivery = replace(delivery, body=bodies.raw_of(req))
         with self._failure_counted(req, delivery):
             delivery = replace(delivery, webhook_id=self._verified_id(req, delivery.body))
+        # At the door it was perhaps not taken for one, from an address that had failed too often.
+        caller.set(caller.get()._replace(priority=Priority.WEBHOOK))
         with _audited(delivery):
             bodies.check_media_type(req)
             notice = payment_notice.parse(bodies.parsed(delivery.body))

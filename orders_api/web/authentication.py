@@ -52,7 +52,11 @@ class Authentication:
             raise req.context.refusal
         bearer = req.context.bearer
         if bearer:
-            bearer.check_open()
+            try:
+                bearer.check_open()
+            except Problem:
+                req.context.bearer = None  # it speaks for nobody
+                raise
             req.context.user_id, req.context.session_id = bearer.user_id, bearer.session_id
 
 

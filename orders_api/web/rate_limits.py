@@ -63,13 +63,23 @@ class Limiter:
             "auth": settings.rate_limit_auth,
         }
         self.own = MemoryStorage()
+        self._used_up: dict[str, float] = {}  # networks, and until when (time.monotonic), as far as this process knows
         # To write a key costs 1 % of a cached read, and the same few send most requests.
         self._key_of = functools.lru_cache(REMEMBERED)(lambda policy, whom: self.items[policy].key_for(policy, whom))
 
     def hit(self, batch: Batch, policy: str, whom: str) -> "Hit":
         """Counts in a batch that is yet to run."""
         item, key = self.items[policy], self._key_of(policy, whom)
-        return Hit(self, policy, item, key, batch.count(whom, key, item.get_expiry()))
+        return Hit(self, policy, item, whom, key, batch.count(whom, key, item.get_expiry()))
+
+    def is_used_up(self, ip: str) -> bool:
+        """Whether the limit of this address was, when it was last counted here."""
+        return bool(self._used_up) and self._used_up.get(network_of(ip), 0.0) > time.monotonic()
+
+    def note_used_up(self, network: str, for_s: int) -> None:
+        if len(self._used_up) >= REMEMBERED:
+            del self._used_up[next(iter(self._used_up))]
+        self._used_up[network] = time.monotonic() + for_s
 
 
 class Hit(NamedTuple):
@@ -78,6 +88,7 @@ class Hit(NamedTuple):
     limiter: Limiter
     policy: str
     item: RateLimitItem
+    whom: str
     key: str
     reply: Reply
 
@@ -89,16 +100,18 @@ class Hit(NamedTuple):
             metrics.limit_fallbacks.labels(self.policy).inc()
             count = self.limiter.own.incr(self.key, window_s)
             left_s = round(self.limiter.own.get_expiry(self.key) - time.time() + 0.5)
+        if count > self.item.amount and self.policy == "ip":
+            self.limiter.note_used_up(self.whom, left_s)
         return Verdict(self.policy, self.item, count, max(1, left_s))
 
 
 class Limits:
     """Middleware: hits those of the resource's limits that count `stage`: "ip" (before authentication) or "user"."""
 
-    def __init__(self, limiter: Limiter, stage: str, trusted_proxy_hops: int) -> None:
+    def __init__(self, limiter: Limiter, memcached: Memcached, stage: str) -> None:
         self.limiter = limiter
+        self.memcached = memcached
         self.by_user = stage == "user"
-        self.hops = trusted_proxy_hops
 
     def look_ahead(self, req: falcon.Request, resource: Resource, batch: Batch) -> None:
         if self.by_user:
@@ -106,7 +119,6 @@ class Limits:
             limited = bearer and "user" in resource.limits
             req.context.user_hits = [self.limiter.hit(batch, "user", bearer.home)] if limited else []
             return
-        req.context.client_ip = client_ip(req.remote_addr, req.get_header("X-Forwarded-For"), self.hops)
         network = network_of(req.context.client_ip)
         req.context.verdicts = []
         req.context.ip_hits = [self.limiter.hit(batch, name, network) for name in resource.limits if name != "user"]
@@ -120,9 +132,20 @@ class Limits:
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Resource | None, req_succeeded: bool
     ) -> None:
+        if self.by_user:
+            self._take_back(req)
         verdicts = getattr(req.context, "verdicts", None)
         if verdicts and resp.get_header("RateLimit") is None:
             resp.set_headers(min(verdicts, key=lambda verdict: verdict.share_left).headers())
+
+    def _take_back(self, req: falcon.Request) -> None:
+        """What was counted for a user who then was not the one who asked: who has an old token could use it all up."""
+        hits = getattr(req.context, "user_hits", None)
+        if hits and req.context.bearer is None:
+            batch = self.memcached.batch()
+            for hit in hits:
+                batch.take_back(hit.whom, hit.key)
+            batch.run()
 
 
 class Failures:

@@ -20,7 +20,7 @@ from orders_api.settings import Settings
 from orders_api.web import problems
 from orders_api.web.admission import priority_of
 from orders_api.web.connections import Wsgi
-from orders_api.web.rate_limits import client_ip
+from orders_api.web.rate_limits import Limiter, client_ip
 from orders_api.web.resources import Resource
 from orders_api.web.tracing import NOTHING_SPENT, Trace, account_for, server_timing
 
@@ -32,9 +32,10 @@ NOT_PLAIN = frozenset({"EXPECT", "ORIGIN"})
 class Shedding:
     """WSGI wrapper: says what the edge may answer in its place."""
 
-    def __init__(self, application: Wsgi, router: CompiledRouter, settings: Settings) -> None:
+    def __init__(self, application: Wsgi, router: CompiledRouter, limiter: Limiter, settings: Settings) -> None:
         self.application = application
         self.router = router
+        self.limiter = limiter
         self.hops = settings.trusted_proxy_hops
         self.headers = "Vary: Origin\r\n" if settings.cors_origins else ""
         if settings.server_timing:
@@ -58,15 +59,16 @@ class Shedding:
         if not isinstance(resource, Resource) or request.method not in resource.methods:
             return None
         trace_id = _trace_id(request)
-        if reporter.samples(trace_id) or not in_flight.turns_away(priority_of(request.method, resource)):
-            return None
-        return self._answer(request, str(route), trace_id, time.perf_counter() - began)
-
-    def _answer(self, request: Any, route: str, trace_id: str, seconds: float) -> bytes:
-        problem = Problem("overloaded", after_s=1)
-        reporter.report(problem, f"{problem.code} {route}", trace_id, route=route, code=problem.code)
         socket_ip = request.peer_addr[0] if isinstance(request.peer_addr, tuple) else ""
         whose = client_ip(socket_ip, _header(request, "X-FORWARDED-FOR"), self.hops)
+        priority = priority_of(request.method, resource, self.limiter.is_used_up(whose))
+        if reporter.samples(trace_id) or not in_flight.turns_away(priority):
+            return None
+        return self._answer(request, str(route), trace_id, whose, time.perf_counter() - began)
+
+    def _answer(self, request: Any, route: str, trace_id: str, whose: str, seconds: float) -> bytes:
+        problem = Problem("overloaded", after_s=1)
+        reporter.report(problem, f"{problem.code} {route}", trace_id, route=route, code=problem.code)
         status, code = problem.type.status, problem.code
         account_for(trace_id, request.method, route, status, code, seconds=seconds, client_ip=whose)
         body = orjson.dumps(problems.document(problem, trace_id))

@@ -107,6 +107,15 @@ def test_one_user_does_not_use_up_the_limit_of_another(edge: Any, person: Client
     bob.close()
 
 
+def test_who_has_a_token_of_a_session_that_ended_uses_up_nothing_of_its_user(edge: Any, person: Client):
+    ended = f"Authorization: Bearer {person.access_token}"
+    person.post("/auth/logout")
+    assert statuses(edge.port, [get("/orders", ended, come_from(new_address())) for _ in range(CROWD)]) == {401: CROWD}
+    person.login()
+    answer = person.get("/orders", headers={"X-Forwarded-For": new_address()})
+    assert answer.headers["RateLimit"].startswith(f'"user";r={USER - 2};'), "the logout, and this one"
+
+
 def test_the_headers_count_down(edge: Any):
     address, remaining = new_address(), []
     for _ in range(3):

@@ -20,13 +20,15 @@ from tests import conforms
 from tests.client import LAMP, Client, assert_problem, plain_http
 from tests.reporting.sentry import Sentry
 from tests.web.crowded import HELD_BACK_S, WAITING_PER_PLACE
-from tests.web.raw import blocked_by, exchange, get, patch, post, read, sent, wait_until
+from tests.web.raw import at_once, blocked_by, exchange, get, patch, post, read, sent, wait_until
 
 PATIENT = "&options=-c%20lock_timeout%3D4500"
 SHOP = "https://shop.example"
 METRICS_TOKEN = "0123456789abcdef0123"
 OF_GUNICORN = {"server", "date", "connection"}  # by these an answer of the application is known
 PROVIDER = "/webhooks/payments"
+LIMIT = 60
+LISTS = MIN_IN_FLIGHT * WAITING_PER_PLACE // 2  # may wait; of webhooks twice as many
 
 Connect = Callable[..., psycopg.Connection]
 Closed = Callable[[Any], AbstractContextManager[httpx.Client]]
@@ -59,21 +61,32 @@ def closed(client_of: Callable[[Any], Client], connect: Connect) -> Closed:
 
     @contextmanager
     def door(server: Any) -> Iterator[httpx.Client]:
-        sql, holder = connect(server), connect(server, autocommit=False)
-        people = [client_of(server) for _ in range(2)]  # each may hold half of the places
-        stuck = [cancelling(one) for one in people for _ in range(MIN_IN_FLIGHT // 2)]
         queue = [post(PROVIDER, body=b"{}")] * MIN_IN_FLIGHT * WAITING_PER_PLACE
-        holder.execute("SELECT 1 FROM orders FOR UPDATE")
-        with sent(server.port, stuck) as holding:
-            wait_until(lambda: blocked_by(sql, holder) == MIN_IN_FLIGHT)
-            with sent(server.port, queue) as waiting, plain_http(base_url=server.url) as http:
-                wait_until(lambda: is_refused(server))
-                yield http
-                holder.rollback()
-                for one in (*holding, *waiting):
-                    read(one)  # the next finds the door open
+        with filled(server, client_of, connect, queue), plain_http(base_url=server.url) as http:
+            wait_until(lambda: is_refused(server))
+            yield http
 
     return door
+
+
+@contextmanager
+def filled(server: Any, client_of: Callable[[Any], Client], connect: Connect, queue: list[bytes]) -> Iterator[None]:
+    """Requests that wait for a lock hold all places, and `queue` waits."""
+    sql, holder = connect(server), connect(server, autocommit=False)
+    people = [client_of(server) for _ in range(2)]  # each may hold half of the places
+    stuck = [cancelling(one) for one in people for _ in range(MIN_IN_FLIGHT // 2)]
+    holder.execute("SELECT 1 FROM orders FOR UPDATE")
+    with sent(server.port, stuck) as holding:
+        wait_until(lambda: blocked_by(sql, holder) == MIN_IN_FLIGHT)
+        with sent(server.port, queue) as waiting:
+            yield
+            holder.rollback()
+            for one in (*holding, *waiting):
+                read(one)  # the next finds the door open
+
+
+def with_head(request: bytes, line: str) -> bytes:
+    return request.replace(b"\r\n", f"\r\n{line}\r\n".encode(), 1)
 
 
 def cancelling(client: Client) -> bytes:
@@ -94,6 +107,17 @@ def told(answer: httpx.Response) -> tuple[int, dict[str, str], str]:
     trace_id = answer.headers["X-Trace-Id"]
     headers = {name: value for name, value in answer.headers.items() if name not in OF_GUNICORN}
     return answer.status_code, {**headers, "x-trace-id": ""}, answer.text.replace(trace_id, "")
+
+
+def test_who_used_up_the_limit_is_worth_no_more_than_a_list_whatever_is_asked(
+    serve_all: Callable[..., Any], databases: Any, client_of: Callable[[Any], Client], connect: Connect
+):
+    server = crowded(serve_all, databases, TRUSTED_PROXY_HOPS="1", RATE_LIMIT_IP=f"{LIMIT}/minute")
+    junk, flood, other = post(PROVIDER, body=b"{}"), "X-Forwarded-For: 10.0.0.1", "X-Forwarded-For: 10.0.0.2"
+    assert 429 in {answer.status for answer in at_once(server.port, [get("/problems", flood)] * (LIMIT + 1))}
+    with filled(server, client_of, connect, [junk] * LISTS):
+        wait_until(lambda: exchange(server.port, with_head(junk, flood), wait_s=0.2).status == 503)
+        assert exchange(server.port, with_head(junk, other), wait_s=0.2).status == 0, "it waits for a place"
 
 
 @pytest.mark.parametrize("kind", ["plain", "elaborate"])
