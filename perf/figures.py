@@ -83,8 +83,9 @@ def complaints(samples: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def missing(samples: Sequence[Sequence[Any]], planned: float) -> list[str]:
-    """Says so if what became of some is unknown. One may be left out where a count is rounded."""
-    return [f"{len(samples)} answers are known of {planned:g}"] if len(samples) < planned - 1.5 else []
+    """Says so if what became of some is unknown, or of all. One may be left out where a count is rounded."""
+    unknown = not samples or len(samples) < planned - 1.5
+    return [f"{len(samples)} answers are known of {planned:g}"] if unknown else []
 
 
 def keep(kind: str, env: dict[str, str], others_busy: float | None, figures: Row) -> Path:

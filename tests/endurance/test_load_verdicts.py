@@ -75,6 +75,10 @@ def test_answers_that_nobody_knows_of_are_said(known: int, planned: float, is_sa
     assert figures.missing(samples(known), planned) == [f"{known} answers are known of {planned:g}"] * is_said
 
 
+def test_a_plan_of_which_nothing_was_sent_does_not_pass():
+    assert figures.missing([], 0.6) == ["0 answers are known of 0.6"]
+
+
 def test_a_row_counts_requests_failures_and_what_came_in_a_second():
     row = figures.row("all", [*samples(7), one("shed"), one("timeout", took_ms=900), one()], 5)
     assert row == {
