@@ -191,7 +191,7 @@ def account(log: Path, begin: int) -> tuple[Counter[str], int]:
             lines.seek(begin - 1)
             lines.readline()  # a line was perhaps being written
         for line in lines:
-            if b'"event":"request"' in line:
+            if line.endswith(b"\n") and b'"event":"request"' in line:  # the last one is perhaps being written, too
                 entry = orjson.loads(line)
                 answers[f"{entry['status']} {entry['code'] or ''}".strip()] += 1
                 statements += entry["statements"]

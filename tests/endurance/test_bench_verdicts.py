@@ -25,6 +25,10 @@ class Log:
     def size(self) -> int:
         return self.path.stat().st_size
 
+    def cut(self, size: int) -> None:
+        """The last of what was written is still to come."""
+        self.path.write_bytes(self.path.read_bytes()[:size])
+
 
 @pytest.fixture
 def log(tmp_path, monkeypatch):
@@ -56,6 +60,14 @@ def test_a_line_in_whose_middle_the_position_is_belongs_to_what_was_before(log, 
     begin = log.size - missing
     log.request(200)
     assert bench.account(log.path, begin) == ({"200": 1}, 1)
+
+
+@pytest.mark.parametrize("missing", [1, 2, 30, 80])
+def test_a_half_written_last_line_is_not_counted_yet(log, missing: int):
+    log.request(200)
+    log.request(503)
+    log.cut(log.size - missing)
+    assert bench.account(log.path, 0) == ({"200": 1}, 1)
 
 
 @pytest.mark.parametrize(
