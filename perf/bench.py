@@ -172,14 +172,21 @@ def measure_figure(service: Served, files: "Files", figure: Figure, number: int,
     except Failed as failure:
         answers, _ = account(service.log_path, begin)
         raise Failed(f"{figure.name}: {failure}; the service answered {dict(answers)}") from None
-    answers, statements = account(service.log_path, begin)
-    measured["statements"] = round(statements / max(1, answers.total()), 4)
+    measured["statements"] = cost(figure, *account(service.log_path, begin))
+    return measured
+
+
+def cost(figure: Figure, answers: Counter[str], statements: int) -> float:
+    """Statements a request. Raises Failed when the figure would not be of what its name says."""
+    if not answers:  # of none, each is 2xx, and a cached one asked nothing
+        raise Failed(f"{figure.name}: the service's log tells of no request")
     if any(not answer.startswith("2") for answer in answers):
         raise Failed(f"{figure.name} got answers other than 2xx: {dict(answers)}")
+    spent = round(statements / answers.total(), 4)
     low, high = figure.statements
-    if not low <= measured["statements"] <= high:
-        raise Failed(f"{figure.name} cost {measured['statements']} statements a request instead of {low:g} to {high:g}")
-    return measured
+    if not low <= spent <= high:
+        raise Failed(f"{figure.name} cost {spent} statements a request instead of {low:g} to {high:g}")
+    return spent
 
 
 def account(log: Path, begin: int) -> tuple[Counter[str], int]:

@@ -110,9 +110,9 @@ class Size:
         self.begin = self.served.log_path.stat().st_size
 
     def check(self, figure: str) -> None:
-        """Raises Failed when it was the cache that answered."""
+        """Raises Failed when it was the cache that answered, or the log does not tell."""
         answers, statements = account(self.served.log_path, self.begin)
-        if statements < LEAST_IF_UNCACHED * answers.total():
+        if not answers or statements < LEAST_IF_UNCACHED * answers.total():
             cost = f"{statements} statements for {answers.total()} requests"
             raise Failed(f"{figure} of {self.orders:,} orders cost {cost}: it was not the database that answered")
 

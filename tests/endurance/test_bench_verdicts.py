@@ -1,5 +1,6 @@
 """`make bench` and `make growth` can fail: what they would have to find is in the log and figures given."""
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,10 @@ import structlog
 
 from orders_api import logs
 from perf import bench, growth
-from perf.bench import Failed, Results, Target
+from perf.bench import Failed, Figure, Results, Target
+
+CACHED = Figure("one", "GET one", "get.lua", statements=(0, bench.MOST_IF_CACHED))
+UNCACHED = Figure("one", "GET one", "get.lua")
 
 
 class Log:
@@ -68,6 +72,30 @@ def test_a_half_written_last_line_is_not_counted_yet(log, missing: int):
     log.request(503)
     log.cut(log.size - missing)
     assert bench.account(log.path, 0) == ({"200": 1}, 1)
+
+
+@pytest.mark.parametrize(
+    ("figure", "statements", "is_met"),
+    [(CACHED, 0, True), (CACHED, 10, True), (CACHED, 11, False), (UNCACHED, 990, True), (UNCACHED, 989, False)],
+)
+def test_cached_asks_no_database_and_uncached_does(figure: Figure, statements: int, is_met: bool):
+    answers = Counter({"200": 1000})
+    if is_met:
+        assert bench.cost(figure, answers, statements) == statements / 1000
+    else:
+        with pytest.raises(Failed, match=f"one cost {statements / 1000} statements a request instead of"):
+            bench.cost(figure, answers, statements)
+
+
+@pytest.mark.parametrize("answer", ["304", "404 order_not_found", "503 overloaded"])
+def test_one_answer_other_than_2xx_fails_a_figure(answer: str):
+    with pytest.raises(Failed, match="answers other than 2xx"):
+        bench.cost(UNCACHED, Counter({"200": 999, answer: 1}), 1000)
+
+
+def test_a_log_that_tells_of_no_request_fails_also_what_is_cached():
+    with pytest.raises(Failed, match="tells of no request"):
+        bench.cost(CACHED, Counter(), 0)
 
 
 @pytest.mark.parametrize(
@@ -152,4 +180,12 @@ def test_1_of_100_may_be_answered_from_a_cache(log, cached: int, is_failed: bool
         with pytest.raises(Failed, match="cost 98 statements for 100 requests"):
             size.check("read one")
     else:
+        size.check("read one")
+
+
+def test_growth_fails_when_the_log_tells_of_no_request(log):
+    size = Given(log, 10)
+    log.request()
+    size.get_ready()
+    with pytest.raises(Failed, match="0 statements for 0 requests"):
         size.check("read one")
