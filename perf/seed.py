@@ -1,4 +1,8 @@
-"""Fills a migrated database with users and their orders, whose ids can be computed from their numbers."""
+"""Fills a migrated database with users and their orders, whose ids can be computed from their numbers.
+
+The rows are made inside the server (INSERT … SELECT generate_series) and not sent by COPY: no client has to make and
+write them, at which Python would be the slower one.
+"""
 
 import contextlib
 from collections.abc import Iterator
