@@ -5,6 +5,9 @@ Every scope has a generation, a random number. A value is good only under the ge
 - A write sets the generation to a *fence* before its transaction begins, and CASes in a new one after COMMIT. Who
   reads the fence goes to the database and stores nothing. A writer that dies in between leaves the fence, which ends
   by itself; bumping after COMMIT alone would leave a stale value for good.
+- A fence may be lost before its time: by a flush, or under a later writer's that was lifted. A writer that finds so,
+  or that is not told whether it committed, sets it once more. Only one that dies can't: then an old value lives on to
+  its hard end.
 - When memcached can't be told of a write, its scope bypasses the cache for longer than any value lives, in every
   worker of this host.
 
@@ -251,7 +254,11 @@ class Fence:
             self._bypass()
         elif not lifted.stored and there.value != _FENCE:
             # Flushed or evicted meanwhile: a reader may have begun a generation with what it read before COMMIT.
-            self._set()
+            self.renew()
+
+    def renew(self) -> None:
+        """Call when a COMMIT may have happened, or may yet: the fence stands anew, whatever became of it."""
+        self._cas = self._set()
 
     def _set(self) -> int | None:
         """The fence's CAS value; None, and a bypass, when memcached did not take it."""
@@ -277,7 +284,8 @@ def fenced(kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             fence = cache.fence(kind.scope(str(user_id)))
             try:
                 result = service(user_id, *args, **kwargs)
-            except PeeweeException:  # perhaps it was committed, perhaps it still will be: the fence ends by itself
+            except PeeweeException:  # perhaps it was committed, perhaps it still will be
+                fence.renew()
                 raise
             except Exception:
                 fence.lift()

@@ -19,10 +19,11 @@ import pytest
 from gevent.event import Event
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peewee import OperationalError
 
 from orders_api import cache as cache_module
 from orders_api import memcached as memcached_module
-from orders_api.cache import Cache, Fence, Kind, Lookup, Scope
+from orders_api.cache import Cache, Fence, Kind, Lookup, Scope, fenced
 from orders_api.dev import EmbeddedMemcached
 from orders_api.memcached import Memcached, hashed
 from orders_api.orders.models import ORDERS
@@ -74,6 +75,14 @@ def forget(cache: Cache, scope: Scope, key: str) -> None:
     reply = batch.ask(scope.home, b"md %b" % hashed(key))
     batch.run()
     assert reply.up
+
+
+def looking(cache: Cache, scope: Scope) -> Lookup:
+    """Has asked, and has yet to judge the answer."""
+    batch = cache.memcached.batch()
+    lookup = cache.look_up(batch, scope, "page")
+    batch.run()
+    return lookup
 
 
 def orders_of(client: Client) -> Scope:
@@ -438,14 +447,7 @@ def test_what_was_loaded_before_a_write_is_not_served_after_it(
 
 def test_who_comes_to_the_lock_behind_the_one_who_loaded_takes_what_is_there(shared: Cache):
     scope = ORDERS.scope(str(uuid.uuid4()))
-
-    def looking() -> Lookup:
-        batch = shared.memcached.batch()
-        lookup = shared.look_up(batch, scope, "page")
-        batch.run()
-        return lookup
-
-    first, late = looking(), looking()
+    first, late = looking(shared, scope), looking(shared, scope)
     assert (first.value(lambda: b"loaded"), first.verdict) == (b"loaded", "miss")
 
     assert (late.value(lambda: b"loaded again"), late.verdict) == (b"loaded", "hit")
@@ -628,6 +630,32 @@ def test_a_write_that_overtakes_another_leaves_no_old_state(
     first.lift()
 
     assert noted(ask(server, alice, path)) == "first"
+
+
+@pytest.mark.parametrize("lost", ["flushed", "overtaken"])
+def test_a_write_whose_end_is_unknown_leaves_no_old_state_though_its_fence_was_lost(
+    shared: Cache, memcached: str, monkeypatch: pytest.MonkeyPatch, lost: str
+):
+    monkeypatch.setattr(cache_module, "cache", shared)
+    user_id = uuid.uuid4()
+    scope = ORDERS.scope(str(user_id))
+    lose = {"flushed": lambda: flush(memcached), "overtaken": lambda: shared.fence(scope).lift()}[lost]
+
+    def seen(row: bytes) -> tuple[bytes, str | None]:
+        lookup = looking(shared, scope)
+        return lookup.value(lambda: row), lookup.verdict
+
+    @fenced(ORDERS)
+    def write(user_id: uuid.UUID) -> None:
+        lose()
+        assert [seen(b"old"), seen(b"old")] == [(b"old", "miss"), (b"old", "hit")]
+        raise OperationalError("the connection was lost during COMMIT")
+
+    with pytest.raises(OperationalError):
+        write(user_id)
+    assert seen(b"new") == (b"new", "fenced")
+    forget(shared, scope, scope.generation_key)
+    assert seen(b"new") == (b"new", "miss")
 
 
 def test_a_refused_write_lifts_its_fence(server: Server, alice: Client):
