@@ -11,13 +11,14 @@ SLOTS = 1 << 15
 
 
 class Bypasses:
-    """End times by hash. Two names in one slot share a bypass: that costs a hit, and is never wrong."""
+    """End times by hash. Two names in one slot share the longer bypass: that costs hits, and is never wrong."""
 
     def __init__(self) -> None:
         self._ends = memoryview(mmap.mmap(-1, SLOTS * 8)).cast("d")
 
     def add(self, name: str, lasts_s: float) -> None:
-        self._ends[_slot(name)] = time.monotonic() + lasts_s
+        slot = _slot(name)
+        self._ends[slot] = max(self._ends[slot], time.monotonic() + lasts_s)
 
     def covers(self, name: str) -> bool:
         return self._ends[_slot(name)] > time.monotonic()
