@@ -19,7 +19,7 @@ from orders_api.reporting import recording, span
 from orders_api.settings import Settings
 from orders_api.sockets import readable
 
-TIMEOUT_S = 0.1
+TIMEOUT_S = 0.1  # of a whole trip, of its pieces together: else a server that drips would hold everybody
 # A dead server costs one timeout, not one a request: for this long after a failure nobody asks it.
 BREAKER_S = 1.0
 RECEIVED_BYTES = 1 << 16
@@ -60,27 +60,33 @@ class _Connection(Client):
         try:
             if self.sock is None:
                 self._connect()
+            deadline = time.monotonic() + self.timeout
+            self.sock.settimeout(self.timeout)
             self.sock.sendall(b"\r\n".join([*commands, b"mn\r\n"]))
-            answer = self._receive()
-            while not answer.endswith(_END):
-                answer += self._receive()
+            answer = self._receive(b"", deadline)
+            if not answer.endswith(_END) and readable(self.sock.fileno()):
+                # In a worker out of breath the answer may be there, and we late: to call memcached down then would
+                # send everybody to the database, and make the worker slower still.
+                answer = self._receive(answer, time.monotonic() + self.timeout)
+            if not answer.endswith(_END):
+                raise TimeoutError
             return answer
         except BaseException:  # what is not read now would be taken for the next answer
             self.close()
             raise
 
-    def _receive(self) -> bytes:
-        try:
-            piece = self.sock.recv(RECEIVED_BYTES)
-        except TimeoutError:
-            # In a worker out of breath the answer may be there, and we late: to call memcached down then would
-            # send everybody to the database, and make the worker slower still.
-            if not readable(self.sock.fileno()):
-                raise
-            piece = self.sock.recv(RECEIVED_BYTES)
-        if not piece:
-            raise MemcacheUnexpectedCloseError
-        return piece
+    def _receive(self, answer: bytes, deadline: float) -> bytes:
+        """`answer` with what has come of the rest: all of it, or what there is when the time is up."""
+        while not answer.endswith(_END) and (left_s := deadline - time.monotonic()) > 0:
+            self.sock.settimeout(left_s)
+            try:
+                piece = self.sock.recv(RECEIVED_BYTES)
+            except TimeoutError:
+                break
+            if not piece:
+                raise MemcacheUnexpectedCloseError
+            answer += piece
+        return answer
 
 
 class Server:

@@ -1,6 +1,8 @@
 """How requests share the one connection that their worker has to a memcached."""
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import gevent
 import gevent.socket
@@ -12,6 +14,8 @@ from orders_api.memcached import BREAKER_S, TIMEOUT_S, Memcached, Reply
 from orders_api.settings import Settings
 
 END = b"mn\r\n"  # of what travels together
+SOON_S = 3 * TIMEOUT_S + 0.5  # what a busy machine may cost included
+BUSY_S = 0.3
 PATIENT_S = 5  # a busy machine is no lost server
 
 
@@ -56,12 +60,16 @@ def relay(memcached: str) -> Iterator[Relay]:
 
 @pytest.fixture
 def there(relay: Relay) -> Memcached:
+    memcached = opened(f"127.0.0.1:{relay.server.server_port}")
+    wait_at_most(memcached, PATIENT_S)
+    return memcached
+
+
+def opened(address: str) -> Memcached:
     memcached = Memcached()
     keys = "k1:" + "A" * 43
-    address = f"127.0.0.1:{relay.server.server_port}"
     given = {"ENVIRONMENT": "development", "DATABASE_URL": "postgresql:///", "JWT_KEYS": keys}
     memcached.open(Settings.from_env({**given, "MEMCACHED_SERVERS": address}))
-    wait_at_most(memcached, PATIENT_S)
     return memcached
 
 
@@ -187,3 +195,45 @@ def test_all_who_wait_are_let_go_when_no_answer_comes(relay: Relay, there: Memca
     relay.open.set()
     gevent.sleep(BREAKER_S)
     assert remembered(there, 7).value == b"7"
+
+
+def test_a_server_that_drips_its_answer_holds_nobody_longer_than_one_that_is_silent():
+    def drip(client: gevent.socket.socket, _: object) -> None:
+        with suppress(OSError):
+            for _ in range(200):
+                client.sendall(b"M")
+                gevent.sleep(TIMEOUT_S / 4)
+
+    server = StreamServer(("127.0.0.1", 0), drip)
+    server.start()
+    dripping, begun = opened(f"127.0.0.1:{server.server_port}"), time.monotonic()
+    greenlets = [gevent.spawn(remembered, dripping, number) for number in range(3)]
+
+    assert [one.get().up for one in greenlets] == [False] * 3
+    assert time.monotonic() - begun < SOON_S
+    assert dripping.broken == 1
+    server.stop(timeout=0)
+
+
+def test_a_worker_out_of_breath_takes_a_long_answer_that_came_meanwhile(memcached: str):
+    values = [bytes([number]) * 900_000 for number in range(5)]
+    there = opened(memcached)
+    wait_at_most(there, PATIENT_S)
+    batch = there.batch()
+    for number, value in enumerate(values):
+        batch.set("home", f"long {number}", value, 10)
+    batch.run()
+    wait_at_most(there, BUSY_S)
+
+    def read() -> list[bytes | None]:
+        batch = there.batch()
+        replies = [batch.get("home", f"long {number}") for number in range(5)]
+        batch.run()
+        return [reply.value for reply in replies]
+
+    def stop_the_worker() -> None:
+        gevent.sleep(0)  # the question is sent now
+        time.sleep(2 * BUSY_S)
+
+    reading, _ = gevent.spawn(read), gevent.spawn(stop_the_worker)
+    assert reading.get() == values
