@@ -7,6 +7,8 @@ cached read's time the round trips were the larger part.
 import functools
 import hashlib
 import time
+from socket import IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY
+from typing import Any
 
 import gevent
 import gevent.socket
@@ -55,6 +57,8 @@ class Reply:
 class _Connection(Client):
     """pymemcache's connection. Its own `raw_command` loses all but the last piece of a long answer (4.0.0)."""
 
+    _lookup: gevent.Greenlet | None = None
+
     def exchange(self, commands: list[bytes]) -> bytes:
         """Sends the commands and reads until all are answered. Raises one of DOWN, and is closed then."""
         try:
@@ -88,6 +92,32 @@ class _Connection(Client):
             answer += piece
         return answer
 
+    def _connect(self) -> None:
+        """Each address of the name has its share of `connect_timeout`, less the lookup. pymemcache tries but one."""
+        deadline = time.monotonic() + self.connect_timeout
+        addresses = self._addresses()
+        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+            self.sock = gevent.socket.socket(family, kind, protocol)
+            self.sock.settimeout(max(0.0, deadline - time.monotonic()) / (len(addresses) - tried))
+            try:
+                self.sock.connect(address)
+                self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+                return
+            except OSError:
+                self.close()
+                if tried == len(addresses) - 1:
+                    raise
+
+    def _addresses(self) -> list[tuple[Any, ...]]:
+        """A lookup has no timeout, and a thread of the few there are: who comes later takes up the one under way."""
+        if self._lookup is None:
+            self._lookup = gevent.spawn(gevent.socket.getaddrinfo, *self.server, type=SOCK_STREAM)
+        self._lookup.join(self.connect_timeout)
+        if not self._lookup.ready():
+            raise TimeoutError
+        lookup, self._lookup = self._lookup, None
+        return lookup.get()
+
 
 class Server:
     """One server: one connection a process, and a circuit breaker in front of it.
@@ -100,7 +130,7 @@ class Server:
     def __init__(self, host: str, port: int) -> None:
         self.name = f"{host}:{port}".encode()
         timeouts = {"connect_timeout": TIMEOUT_S, "timeout": TIMEOUT_S}
-        self._connection = _Connection((host, port), socket_module=gevent.socket, no_delay=True, **timeouts)
+        self._connection = _Connection((host, port), **timeouts)
         self._closed_until = 0.0
         self._asking = False
         self._waiting: list[Questions] = []

@@ -1,5 +1,8 @@
 """How requests share the one connection that their worker has to a memcached."""
 
+import _socket
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +20,24 @@ END = b"mn\r\n"  # of what travels together
 SOON_S = 3 * TIMEOUT_S + 0.5  # what a busy machine may cost included
 BUSY_S = 0.3
 PATIENT_S = 5  # a busy machine is no lost server
+
+
+class Names:
+    """The operating system's answers about names, for as long as a test lasts; kept back while `known` is not set."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+        self.known = threading.Event()
+        self.asked = 0
+
+    def getaddrinfo(self, *_: object, **__: object) -> list[tuple[object, ...]]:
+        """In a thread of gevent's."""
+        self.asked += 1
+        self.known.wait(PATIENT_S)
+        if not self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        found = [address.split(":") for address in self.addresses]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, int(port))) for host, port in found]
 
 
 class Relay:
@@ -237,3 +258,55 @@ def test_a_worker_out_of_breath_takes_a_long_answer_that_came_meanwhile(memcache
 
     reading, _ = gevent.spawn(read), gevent.spawn(stop_the_worker)
     assert reading.get() == values
+
+
+def test_a_slow_lookup_is_a_lost_server_and_who_comes_when_it_is_done_needs_none(
+    memcached: str, monkeypatch: pytest.MonkeyPatch
+):
+    names = Names(memcached)
+    monkeypatch.setattr(_socket, "getaddrinfo", names.getaddrinfo)
+    there = opened("memcached.example:11211")
+    for _ in range(2):
+        begun = time.monotonic()
+        assert not remembered(there, 0).up
+        assert time.monotonic() - begun < SOON_S
+        assert there.broken == 1
+        gevent.sleep(BREAKER_S)
+    names.known.set()
+    wait_at_most(there, PATIENT_S)
+
+    assert remembered(there, 7).value == b"7"
+    assert names.asked == 1
+
+
+def test_a_name_that_is_unknown_is_a_lost_server_until_it_is_known(memcached: str, monkeypatch: pytest.MonkeyPatch):
+    names = Names()
+    names.known.set()
+    monkeypatch.setattr(_socket, "getaddrinfo", names.getaddrinfo)
+    there = opened("memcached.example:11211")
+    wait_at_most(there, PATIENT_S)
+    assert not remembered(there, 0).up
+    assert there.broken == 1
+    names.addresses = (memcached,)
+    gevent.sleep(BREAKER_S)
+
+    assert remembered(there, 7).value == b"7"
+
+
+@pytest.mark.parametrize("first", ["refuses", "is silent"])
+def test_when_the_first_address_of_a_name_does_not_answer_the_next_does(
+    memcached: str, monkeypatch: pytest.MonkeyPatch, first: str
+):
+    with socket.socket() as lost, socket.socket() as other:
+        lost.bind(("127.0.0.1", 0))
+        address = lost.getsockname()
+        if first == "is silent":
+            lost.listen(0)
+            other.connect(address)  # and nobody accepts it: there is no room for another
+        names = Names(f"127.0.0.1:{address[1]}", memcached)
+        names.known.set()
+        monkeypatch.setattr(_socket, "getaddrinfo", names.getaddrinfo)
+        there = opened("memcached.example:11211")
+        wait_at_most(there, BUSY_S)
+
+        assert remembered(there, 7).value == b"7"
