@@ -30,7 +30,7 @@ from orders_api import metrics
 from orders_api.admission import in_flight
 from orders_api.bypasses import bypasses
 from orders_api.db import problem_of
-from orders_api.memcached import Batch, Memcached, Reply, memcached
+from orders_api.memcached import Batch, Memcached, Reply, memcached, storable
 from orders_api.reporting import span
 
 GENERATION_TTL_S = 24 * 3600
@@ -105,7 +105,7 @@ class Cache:
         return _unless_fence(reply.value) if reply.value else None
 
     def put(self, batch: Batch, scope: Scope, name: str, generation: bytes, value: bytes) -> None:
-        if len(value) > MAX_VALUE_BYTES or b"\r\n" in value:
+        if len(value) > MAX_VALUE_BYTES or not storable(value):
             return
         soft_s = scope.kind.soft_s * random.uniform(1 - JITTER, 1)  # noqa: S311  (jitter is no secret)
         ends = tuple(round((time.time() + lives_s) * 1000) for lives_s in (soft_s, scope.kind.hard_s))

@@ -264,8 +264,8 @@ class Batch:
 
     def set(self, home: str, key: str, value: bytes, ttl_s: int, flags: bytes = b"") -> Reply:
         """`flags`: `ME` stores only where nothing is, `C<cas>` only over what has that CAS value; `c` returns it."""
-        if b"\r\n" in value:
-            raise ValueError("a line break could be taken for the end of the answer")
+        if not storable(value):
+            raise ValueError("it could be taken for the end of the answer")
         return self.ask(home, b"ms %b %d T%d %b\r\n%b" % (hashed(key), len(value), ttl_s, flags, value))
 
     def delete(self, home: str, key: str, cas: int) -> Reply:
@@ -316,6 +316,11 @@ def _weight(home: bytes, server: Server) -> bytes:
 
 
 memcached = Memcached()
+
+
+def storable(value: bytes) -> bool:
+    """Whether a piece of an answer that stops in the value, or right behind it, can't be taken for the answer's end."""
+    return b"\r\n" not in value and not value.endswith(b"MN")
 
 
 def hashed(key: str) -> bytes:

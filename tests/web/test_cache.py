@@ -883,6 +883,15 @@ def test_a_page_over_a_megabyte_is_served_each_time_without_waiting(tiny: tuple[
     client.close()
 
 
+@pytest.mark.parametrize("value", [b"it ends in MN", b"two\r\nlines"])
+def test_what_memcached_could_not_give_back_is_served_and_remembered_by_nobody(shared: Cache, value: bytes):
+    scope = ORDERS.scope(str(uuid.uuid4()))
+    for _ in range(2):
+        lookup = looking(shared, scope)
+        assert (lookup.value(lambda: value), lookup.verdict) == (value, "miss")
+    assert told(shared, scope, f"lock:{cache_module._value_key(scope, 'page')}") is None
+
+
 def fill(sql: psycopg.Connection, client: Client, *, orders: int, items: int) -> None:
     sql.execute(
         "INSERT INTO orders (user_id, id, currency, total_cents, created_at, updated_at)"

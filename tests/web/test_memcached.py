@@ -310,3 +310,21 @@ def test_when_the_first_address_of_a_name_does_not_answer_the_next_does(
         wait_at_most(there, BUSY_S)
 
         assert remembered(there, 7).value == b"7"
+
+
+@pytest.mark.parametrize("value", [b"MN", b"a value that ends in MN", b"MN\r\n", b"two\r\nlines"])
+def test_what_could_be_taken_for_the_end_of_an_answer_is_not_sent(value: bytes):
+    with pytest.raises(ValueError):
+        Memcached().batch().set("home", "key", value, 10)
+
+
+@pytest.mark.parametrize("value", [b"MN.", b"mn", b"M", b"one\nand another\r"])
+def test_what_only_looks_like_the_end_of_an_answer_comes_back(memcached: str, value: bytes):
+    there = opened(memcached)
+    wait_at_most(there, PATIENT_S)
+    batch = there.batch()
+    batch.set("home", "key", value, 10)
+    reply = batch.get("home", "key")
+    batch.run()
+
+    assert reply.value == value
