@@ -63,6 +63,8 @@ def refresh(refresh_token: str) -> OpenSession:
     text, new_hash = new_refresh_token(user_id)
     session_id, alive = _rotate(user_id, spent_hash, new_hash)
     if not alive:
+        if session_id is not None:
+            _fence(user_id, session_id)
         raise Problem("refresh_token_invalid")
     _remember_open(user_id, session_id)
     return OpenSession(user_id, session_id, text)
@@ -109,11 +111,15 @@ def _rotate(user_id: uuid.UUID, spent_hash: bytes, new_hash: bytes) -> tuple[Any
 
 def log_out(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
     """Ends the session: its tokens stop working here at once, everywhere within 15 s."""
-    _revoke(user_id, session_id)
+    try:
+        _revoke(user_id, session_id)
+    finally:  # perhaps it was committed, whatever was raised
+        _fence(user_id, session_id)
 
 
 def _revoke(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
-    cache.fence(_scope(str(user_id), session_id))  # never lifted: there is nothing left to remember
+    """One who calls this sets the fence once more after COMMIT: a flush may have taken it."""
+    _fence(user_id, session_id)
     Session.update(revoked_at=now()).where(
         Session.user == user_id, Session.id == session_id, Session.revoked_at.is_null()
     ).execute()
@@ -150,6 +156,10 @@ def identify(tokens: AccessTokens, text: str, batch: Batch) -> Identity:
 
 def _scope(home: str, session_id: uuid.UUID) -> Scope:
     return SESSIONS.scope(home, str(session_id))
+
+
+def _fence(user_id: uuid.UUID, session_id: uuid.UUID) -> None:
+    cache.fence(_scope(str(user_id), session_id))  # never lifted: there is nothing left to remember
 
 
 def _remember_open(user_id: uuid.UUID, session_id: uuid.UUID) -> None:

@@ -552,7 +552,7 @@ def test_a_worker_killed_between_commit_and_lifting_leaves_no_old_state(
     server, scope = fragile.server, orders_of(carol)
     sql, holder = connect(server), connect(server, autocommit=False)
     doomed = server.worker_pids()
-    with slow_commits(sql, holder), sent(server.port, [note(carol, lamp, "committed")]) as (writer,):
+    with slow_commits(sql, holder, "orders"), sent(server.port, [note(carol, lamp, "committed")]) as (writer,):
         wait_until(lambda: blocked_by(sql, holder) == 1)
         for pid in doomed:
             os.kill(pid, signal.SIGKILL)
@@ -571,19 +571,19 @@ def test_a_worker_killed_between_commit_and_lifting_leaves_no_old_state(
 
 
 @contextmanager
-def slow_commits(sql: psycopg.Connection, holder: psycopg.Connection) -> Iterator[None]:
-    """A COMMIT that changed an order waits, inside PostgreSQL, until `holder` ends its transaction."""
+def slow_commits(sql: psycopg.Connection, holder: psycopg.Connection, table: str) -> Iterator[None]:
+    """A COMMIT that changed a row of `table` waits, inside PostgreSQL, until `holder` ends its transaction."""
     holder.execute("SELECT pg_advisory_xact_lock(4711)")
     sql.execute(
         "CREATE FUNCTION hold_commit() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END $$"
     )
     sql.execute(
-        "CREATE CONSTRAINT TRIGGER slow_commit AFTER UPDATE ON orders DEFERRABLE INITIALLY DEFERRED"
+        f"CREATE CONSTRAINT TRIGGER slow_commit AFTER UPDATE ON {table} DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW EXECUTE FUNCTION hold_commit()"
     )
     yield
-    sql.execute("DROP TRIGGER slow_commit ON orders")
+    sql.execute(f"DROP TRIGGER slow_commit ON {table}")
     sql.execute("DROP FUNCTION hold_commit()")
 
 
@@ -930,6 +930,27 @@ def test_a_logout_while_memcached_hangs_is_heeded_at_once_and_when_it_is_back(fr
     fragile.go_on()
     recovered(fragile)
     assert [(one.status, one.code) for one in of_each_worker(fragile.server, request)] == refused
+
+
+@pytest.mark.parametrize("end", ["log out", "a thief refreshes"])
+def test_a_session_that_ends_while_memcached_is_flushed_is_refused_at_once(
+    fragile: Deployment, carol: Client, connect: Connect, end: str
+):
+    server, request = fragile.server, get("/orders", bearer(carol))
+    sql, holder = connect(server), connect(server, autocommit=False)
+    stolen = b'{"refresh_token": "%b"}' % carol.refresh_token.encode()
+    ends = {"log out": post("/auth/logout", bearer(carol)), "a thief refreshes": post("/auth/refresh", body=stolen)}
+    sql.execute(
+        "UPDATE refresh_tokens SET spent_at = now() - interval '11 s' WHERE user_id = %s AND %s",
+        [carol.user_id, end != "log out"],
+    )
+    with slow_commits(sql, holder, "sessions"), sent(server.port, [ends[end]]) as (ending,):
+        wait_until(lambda: blocked_by(sql, holder) == 1)
+        flush(fragile.address)
+        assert [one.status for one in of_each_worker(server, request)] == [200, 200]
+        holder.rollback()
+        assert read(ending).status in (204, 401)
+    assert [(one.status, one.code) for one in of_each_worker(server, request)] == [(401, "token_invalid")] * 2
 
 
 def test_another_session_of_the_user_goes_on(server: Server, alice: Client):
