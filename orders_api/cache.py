@@ -34,8 +34,8 @@ from orders_api.memcached import Batch, Memcached, Reply, memcached, storable
 from orders_api.reporting import span
 
 GENERATION_TTL_S = 24 * 3600
-# Longer than any transaction lasts: nobody should take up a scope while a write to it may still commit.
-FENCE_S = 15
+# Longer than any transaction lasts (24 s, db.py): nobody should take up a scope while a write to it may still commit.
+FENCE_S = 30
 # Longer than any value lives, and than a load that began before the write may take to store what it found.
 BYPASS_MARGIN_S = 10
 MAX_VALUE_BYTES = 1_000_000  # memcached drops what is over 1 MiB, key and header included

@@ -1,4 +1,4 @@
-"""The way to memcached: pipelined meta commands on pooled connections, each server behind a circuit breaker.
+"""The way to memcached: pipelined meta commands, one connection a server and process, behind a circuit breaker.
 
 Everything a request asks of one server travels in one round trip (memcached's protocol.txt, "Meta Commands"): of a
 cached read's time the round trips were the larger part.
