@@ -7,11 +7,13 @@ cached read's time the round trips were the larger part.
 import functools
 import hashlib
 import time
-from socket import IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY
+from contextlib import suppress
+from socket import AI_NUMERICHOST, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, gaierror
 from typing import Any
 
 import gevent
 import gevent.socket
+from gevent import monkey
 from gevent.event import Event
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
@@ -28,6 +30,7 @@ RECEIVED_BYTES = 1 << 16
 KEY_VERSION = "v2"
 REMEMBERED_KEYS, REMEMBERED_CHARACTERS = 8192, 128
 DOWN = (OSError, MemcacheError, ValueError, IndexError)  # the last two: an answer that is none
+_getaddrinfo = monkey.get_original("socket", "getaddrinfo")
 _END = b"MN\r\n"  # what memcached answers to `mn`, which ends each batch
 
 
@@ -110,6 +113,8 @@ class _Connection(Client):
 
     def _addresses(self) -> list[tuple[Any, ...]]:
         """A lookup has no timeout, and a thread of the few there are: who comes later takes up the one under way."""
+        with suppress(gaierror):  # an address asks nobody: no thread, which a busy machine may be slow to give
+            return _getaddrinfo(*self.server, type=SOCK_STREAM, flags=AI_NUMERICHOST)
         if self._lookup is None:
             self._lookup = gevent.spawn(gevent.socket.getaddrinfo, *self.server, type=SOCK_STREAM)
         self._lookup.join(self.connect_timeout)

@@ -51,4 +51,4 @@ def test_what_counts_as_one_client(one: str, other: str, same: bool):
 def test_a_window_in_its_last_second_starts_anew_in_one():
     reply = Reply()
     reply.value, reply.flags = b"3", [b"t0"]
-    assert Hit(None, "ip", RateLimitItemPerMinute(3), "key", reply).verdict().reset_s == 1
+    assert Hit(None, "ip", RateLimitItemPerMinute(3), "192.0.2.1", "key", reply).verdict().reset_s == 1

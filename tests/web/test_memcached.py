@@ -22,6 +22,9 @@ BUSY_S = 0.3
 PATIENT_S = 5  # a busy machine is no lost server
 
 
+_getaddrinfo = _socket.getaddrinfo
+
+
 class Names:
     """The operating system's answers about names, for as long as a test lasts; kept back while `known` is not set."""
 
@@ -30,8 +33,12 @@ class Names:
         self.known = threading.Event()
         self.asked = 0
 
-    def getaddrinfo(self, *_: object, **__: object) -> list[tuple[object, ...]]:
-        """In a thread of gevent's."""
+    def getaddrinfo(
+        self, host: str, port: int, family: int, kind: int, protocol: int, flags: int
+    ) -> list[tuple[object, ...]]:
+        """In a thread of gevent's, but for an address."""
+        if flags & socket.AI_NUMERICHOST:
+            return _getaddrinfo(host, port, family, kind, protocol, flags)
         self.asked += 1
         self.known.wait(PATIENT_S)
         if not self.addresses:
@@ -277,6 +284,15 @@ def test_a_slow_lookup_is_a_lost_server_and_who_comes_when_it_is_done_needs_none
 
     assert remembered(there, 7).value == b"7"
     assert names.asked == 1
+
+
+def test_an_address_needs_no_lookup(memcached: str, monkeypatch: pytest.MonkeyPatch):
+    names = Names()
+    monkeypatch.setattr(_socket, "getaddrinfo", names.getaddrinfo)
+    there = opened(memcached)
+    wait_at_most(there, BUSY_S)
+    assert remembered(there, 7).value == b"7"
+    assert names.asked == 0
 
 
 def test_a_name_that_is_unknown_is_a_lost_server_until_it_is_known(memcached: str, monkeypatch: pytest.MonkeyPatch):
