@@ -1,5 +1,6 @@
 """From samples to figures: percentiles, the table, and the file that is kept."""
 
+import math
 import os
 import sys
 import time
@@ -95,11 +96,25 @@ def keep(kind: str, env: dict[str, str], others_busy: float | None, figures: Row
     return write_result(kind, {**circumstances(), **told, **figures})
 
 
+def given(name: str) -> float | None:
+    """What the environment asks for, if anything. Ends the program when it is no number above 0."""
+    text = os.environ.get(name)
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        sys.exit(f"{name} has to be a number above 0, not {text}.")
+    return number
+
+
 def command() -> str:
     """What was asked for, as `make` is told."""
     name = "capacity" if "capacity" in sys.argv else Path(sys.argv[0]).stem
-    given = [f"{setting}={os.environ[setting]}" for setting in ("RATE", "SECONDS") if os.environ.get(setting)]
-    return " ".join(["make", name, *given])
+    settings = [f"{setting}={os.environ[setting]}" for setting in ("RATE", "SECONDS") if os.environ.get(setting)]
+    return " ".join(["make", name, *settings])
 
 
 def busy_with_others() -> float | None:

@@ -4,7 +4,6 @@ Fails when the 95th percentile reaches 200 ms, an answer is wrong, or the genera
 """
 
 import json
-import math
 import os
 import signal
 import statistics
@@ -41,7 +40,7 @@ def main() -> int:
 
 
 def load(stack: Stack, served: Served) -> int:
-    rate, seconds = _asked("RATE", RATE), _asked("SECONDS", SECONDS)
+    rate, seconds = figures.given("RATE") or RATE, figures.given("SECONDS") or SECONDS
     print(f"{rate:g} requests a second for {seconds:g} s, after {WARM_UP_S} s to warm up", flush=True)
     busy = figures.busy_with_others()
     samples = _by_locust(stack, served, rate, seconds)
@@ -56,17 +55,6 @@ def load(stack: Stack, served: Served) -> int:
     )
     print(f"Kept in {kept.relative_to(ROOT)}; Locust's report is perf/results/load.html")
     return verdict(wrong)
-
-
-def _asked(name: str, default: float) -> float:
-    text = os.environ.get(name) or str(default)
-    try:
-        asked = float(text)
-    except ValueError:
-        asked = math.nan
-    if not 0 < asked < math.inf:
-        sys.exit(f"{name} has to be a number above 0, not {text}.")
-    return asked
 
 
 def verdict(wrong: list[str]) -> int:

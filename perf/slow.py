@@ -38,8 +38,8 @@ SETTINGS = {"RATE_LIMIT_AUTH": "1000000/minute"}  # of one address, which slowht
 
 
 def main() -> int:
-    seconds, rounds = float(os.environ.get("SECONDS") or SECONDS), int(os.environ.get("ROUNDS") or ROUNDS)
-    rate = float(os.environ.get("RATE") or RATE)
+    seconds, rounds = figures.given("SECONDS") or SECONDS, int(os.environ.get("ROUNDS") or ROUNDS)
+    rate = figures.given("RATE") or RATE
     busy = figures.busy_with_others()
     with Stack() as stack:
         served = stack.serve(**SETTINGS)

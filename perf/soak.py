@@ -12,7 +12,6 @@ would replace a worker, and with it whatever that had lost.
 
 import contextlib
 import json
-import os
 import statistics
 import sys
 import threading
@@ -49,12 +48,12 @@ Row = dict[str, Any]
 def main() -> int:
     from perf.soak_chart import draw  # matplotlib is of another extra than the tests
 
-    seconds = float(os.environ.get("SECONDS") or SECONDS)
+    seconds = figures.given("SECONDS") or SECONDS
     busy = figures.busy_with_others()
     with Stack() as stack:
         served = stack.serve(METRICS_TOKEN=TOKEN, GUNICORN_CMD_ARGS="--max-requests 0")
         crowd = Crowd(stack, served)
-        rate = float(os.environ.get("RATE") or 0) or round(SHARE * (_kept_capacity() or sustainable(crowd, POINT_S)[0]))
+        rate = figures.given("RATE") or round(SHARE * (_kept_capacity() or sustainable(crowd, POINT_S)[0]))
         print(f"{rate:g} requests a second for {seconds:g} s", flush=True)
         crowd.send([(rate, WARM_UP_S)])
         before = held(served)

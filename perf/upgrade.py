@@ -108,7 +108,7 @@ class Upgrade:
 
 
 def main() -> int:
-    rate, seconds = float(os.environ.get("RATE") or RATE), float(os.environ.get("SECONDS") or SECONDS)
+    rate, seconds = figures.given("RATE") or RATE, figures.given("SECONDS") or SECONDS
     orders = int(os.environ.get("ORDERS") or ORDERS)
     busy = figures.busy_with_others()
     with Stack() as stack, _folder() as folder, contextlib.closing(Router()) as router:

@@ -104,13 +104,13 @@ def test_each_operation_has_its_row_and_all_have_one():
 def test_a_setting_that_is_no_number_above_0_ends_the_program_with_a_sentence(monkeypatch, setting: str, text: str):
     monkeypatch.setenv(setting, text)
     with pytest.raises(SystemExit, match=f"^{re.escape(f'{setting} has to be a number above 0, not {text}.')}$"):
-        load._asked(setting, 100)
+        figures.given(setting)
 
 
-@pytest.mark.parametrize(("text", "asked"), [("", 100), ("0.5", 0.5), ("250", 250)])
-def test_a_setting_that_is_a_number_above_0_is_taken(monkeypatch, text: str, asked: float):
+@pytest.mark.parametrize(("text", "asked"), [("", None), ("0.5", 0.5), ("250", 250)])
+def test_a_setting_that_is_a_number_above_0_is_taken(monkeypatch, text: str, asked: float | None):
     monkeypatch.setenv("RATE", text)
-    assert load._asked("RATE", 100) == asked
+    assert figures.given("RATE") == asked
 
 
 def test_a_complaint_is_the_exit_code_of_the_program(capsys):

@@ -46,9 +46,9 @@ def storm_of(
     probes = storm.Probes("http://127.0.0.1")
     probes.took, probes.failures = [0.01] * 40, list(probe_failures)
     sent = Sent([*calm, *during, *others], connections=1, waited=0, began=0, cpu_s=[0, 0, 0])
-    tried = ((peak / 2, 0), (2 * peak, 100))  # the rate, and how many of 200 were not accepted
+    tried = ((peak, 0), (4 * ACCEPTED, 100))  # the rate, and how many of 200 were not accepted
     points = [{"requests": 200, "failures": failures, "rate": rate} for rate, failures in tried]
-    return storm.Round(sent, probes, Counter(order=2, create=3, list=1), 0.2, peak / 2, points)
+    return storm.Round(sent, probes, Counter(order=2, create=3, list=1), 0.2, peak, points)
 
 
 AFTERWARDS = "storm 1: 5 s after the storm"
@@ -58,6 +58,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "accepted at 300 ms": ({"accepted_s": 0.3}, ["p95 of the accepted is 300 ms; it has to stay below 300"]),
     "just 0.8 of the peak": ({"peak": ACCEPTED / 0.8}, []),
     "less than 0.8 of the peak": ({"peak": ACCEPTED / 0.798}, ["79.8% of the peak were accepted; 80% should be"]),
+    "no peak at all": ({"peak": 0}, ["0.0% of the peak were accepted; 80% should be"]),
     "refused after 1.1 s": ({"shed_s": 1.1}, []),
     "refused later": ({"shed_s": 1.11}, ["storm 1: 60 were refused later than after 1.1 s, one after 1.1"]),
     "reads are shed before lists": (
@@ -112,6 +113,10 @@ def test_5_s_after_the_storm_all_are_accepted_and_quickly(late: Sample, said: li
 def test_of_three_storms_the_median_is_judged_by_p95_and_throughput(weak: dict[str, float]):
     assert storm.complaints([storm_of(), storm_of(), storm_of(**weak)]) == []
     assert len(storm.complaints([storm_of(**weak), storm_of(), storm_of(**weak)])) == 1
+
+
+def test_what_is_accepted_past_the_peak_is_told():
+    assert storm.medians([storm_of()])["accepted_share_of_most"] == 0.5
 
 
 def test_all_else_has_to_hold_in_each_storm():
