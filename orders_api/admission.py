@@ -23,7 +23,7 @@ from orders_api.reporting import span
 DEADLINE_S = 0.8  # of the second that the contract gives: the refusal takes its time too
 WAITING_PER_PLACE = 64
 CROWD_PER_PLACE = 4
-PARKED_PER_USER = 64
+PARKED_PER_USER = 64  # and as many payments again
 # Who comes to a queue that stands has to be able to hope for a place in this share of its patience, at the pace of the
 # queue. Else it does not wait for one: that costs the others least.
 HOPE = 0.25
@@ -169,7 +169,8 @@ class Admission:
             self._give(who.priority)
             return None
         parked = self._parked.get(who.user_id, ()) if capped and who.user_id else ()
-        if len(parked) >= PARKED_PER_USER or (not capped and self._is_closed(who.priority)):
+        most = 2 * PARKED_PER_USER if who.priority is Priority.WEBHOOK else PARKED_PER_USER
+        if len(parked) >= most or (not capped and self._is_closed(who.priority)):
             self._count_refused(who.priority)
             raise Problem("overloaded", after_s=1)
         waiter = _Waiter(who)
@@ -277,7 +278,10 @@ class Admission:
             self._claims[who.user_id] += 1
 
     def _unclaim(self, who: Caller) -> None:
-        """The claim passes to the user's own that is parked longest: by importance, polls for a key starve reads."""
+        """The claim passes to the user's own that is parked longest, a payment first.
+
+        By importance alone, polls for a key would starve reads.
+        """
         if who.user_id is None:
             return
         self._claims[who.user_id] -= 1
@@ -285,7 +289,8 @@ class Admission:
             del self._claims[who.user_id]
         line = self._parked.get(who.user_id)
         if line:
-            following = next(iter(line))
+            payments = (waiter for waiter in line if waiter.caller.priority is Priority.WEBHOOK)
+            following = next(payments, None) or next(iter(line))
             del line[following]
             if not line:
                 del self._parked[who.user_id]

@@ -23,7 +23,8 @@ from orders_api.reporting import recording, span
 from orders_api.settings import Settings
 from orders_api.sockets import readable
 
-TIMEOUT_S = 0.1  # of a whole trip, of its pieces together: else a server that drips would hold everybody
+# To connect, and of a trip, of all its pieces together: else a server that drips would hold everybody.
+TIMEOUT_S = 0.1
 # A dead server costs one timeout, not one a request: for this long after a failure nobody asks it.
 BREAKER_S = 1.0
 RECEIVED_BYTES = 1 << 16
@@ -69,7 +70,9 @@ class _Connection(Client):
                 self._connect()
             deadline = time.monotonic() + self.timeout
             self.sock.settimeout(self.timeout)
-            self.sock.sendall(b"\r\n".join([*commands, b"mn\r\n"]))
+            question = b"\r\n".join([*commands, b"mn\r\n"])
+            if (sent := self.sock.send(question)) < len(question):  # sendall alone asks for the buffer's size each time
+                self.sock.sendall(question[sent:])
             answer = self._receive(b"", deadline)
             if not answer.endswith(_END) and readable(self.sock.fileno()):
                 # In a worker out of breath the answer may be there, and we late: to call memcached down then would
@@ -100,9 +103,9 @@ class _Connection(Client):
         deadline = time.monotonic() + self.connect_timeout
         addresses = self._addresses()
         for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-            self.sock = gevent.socket.socket(family, kind, protocol)
-            self.sock.settimeout(max(0.0, deadline - time.monotonic()) / (len(addresses) - tried))
             try:
+                self.sock = gevent.socket.socket(family, kind, protocol)
+                self.sock.settimeout(max(0.0, deadline - time.monotonic()) / (len(addresses) - tried))
                 self.sock.connect(address)
                 self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
                 return

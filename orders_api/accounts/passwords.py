@@ -77,7 +77,8 @@ class Passwords:
         try:
             self._admission.enter(who)
         finally:
-            # The statements that follow are not shed: undone, they would count as a wrong guess, or waste a hash.
+            # The statements that follow are not shed, and have a wait of their own: undone, they would count as a wrong
+            # guess, or waste a hash.
             caller.set(who._replace(priority=Priority.RETURN, waited_s=0.0))
         try:
             with span("hash", "bcrypt"), in_flight.aside():

@@ -52,11 +52,7 @@ class Authentication:
             raise req.context.refusal
         bearer = req.context.bearer
         if bearer:
-            try:
-                bearer.check_open()
-            except Problem:
-                req.context.bearer = None  # it speaks for nobody
-                raise
+            bearer.check_open()
             req.context.user_id, req.context.session_id = bearer.user_id, bearer.session_id
 
 

@@ -18,7 +18,7 @@ from peewee import BlobField, CompositeKey, SmallIntegerField, TextField, UUIDFi
 from playhouse.postgres_ext import DateTimeTZField
 
 from orders_api import metrics
-from orders_api.admission import in_flight
+from orders_api.admission import caller, in_flight
 from orders_api.db import BaseModel, db
 from orders_api.errors import Problem
 from orders_api.reporting import span
@@ -176,6 +176,7 @@ def idempotent(responder: Callable[..., None]) -> Callable[..., None]:
     def respond(self: Any, req: falcon.Request, resp: falcon.Response, **params: Any) -> None:
         claim = Claim.of(req)
         deadline = time.monotonic() + WAIT_S
+        who = caller.get()
         while True:
             try:
                 responder(self, req, resp, claim=claim, **params)
@@ -189,6 +190,7 @@ def idempotent(responder: Callable[..., None]) -> Callable[..., None]:
                     raise Problem("idempotency_key_in_progress", after_s=1) from None
                 with span("wait", "an idempotency key"), in_flight.aside():
                     time.sleep(POLL_S)
+                caller.set(who)  # a poll's short waits for places are no sign that it will get none
                 continue
             except Problem as problem:
                 _prefer_stored(claim, problem, resp)

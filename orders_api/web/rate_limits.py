@@ -139,9 +139,12 @@ class Limits:
             resp.set_headers(min(verdicts, key=lambda verdict: verdict.share_left).headers())
 
     def _take_back(self, req: falcon.Request) -> None:
-        """What was counted for a user who then was not the one who asked: who has an old token could use it all up."""
+        """What was counted ahead for a user whom nothing then told to be the one who asked.
+
+        Else who has an old token could use up all of its user's limit with it.
+        """
         hits = getattr(req.context, "user_hits", None)
-        if hits and req.context.bearer is None:
+        if hits and not hasattr(req.context, "user_id"):
             batch = self.memcached.batch()
             for hit in hits:
                 batch.take_back(hit.whom, hit.key)

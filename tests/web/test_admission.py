@@ -38,7 +38,7 @@ from tests.payments.conftest import whsec
 from tests.payments.provider import SECRET, event, signed
 from tests.web.patient import PATIENCE
 from tests.web.raw import blocked_by, get, patch, post, read, sent, wait_until
-from tests.web.test_cache import opened, orders_of, told
+from tests.web.test_cache import hold_feed, opened, orders_of, told
 
 PATIENT = "&options=-c%20lock_timeout%3D4500"
 Connect = Callable[..., psycopg.Connection]
@@ -333,6 +333,23 @@ def test_a_user_holds_at_most_half_of_the_places_and_stands_in_nobodys_way(monke
     assert (room.admission._claims, room.admission._parked) == ({}, {})
 
 
+@pytest.mark.usefixtures("unhurried")
+def test_a_user_s_payments_find_room_where_that_user_waits_and_come_first(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("orders_api.admission.PARKED_PER_USER", 3)
+    room, user = Room(2), uuid.uuid4()
+    held = room.come(Priority.READ, user)
+    parked = [room.come(Priority.READ, user) for _ in range(3)]
+    assert room.come(Priority.READ, user).outcome is False
+    payments = [room.come(Priority.WEBHOOK, user) for _ in range(3)]
+    assert room.come(Priority.WEBHOOK, user).outcome is False
+    for following in (*payments, *parked):
+        held.leave()
+        wait_until(lambda following=following: following.outcome)
+        held = following
+    held.leave()
+    assert room.is_clean()
+
+
 def test_a_place_given_at_the_very_end_of_the_wait_is_taken_or_kept_never_lost(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("orders_api.admission.DEADLINE_S", 0.002)
     user = uuid.uuid4()
@@ -611,6 +628,21 @@ def test_a_webhook_that_finds_no_place_is_no_failed_signature(
 
     assert (answer.status, answer.code) == (503, "overloaded")
     assert "ratelimit" not in answer.headers, "it was counted"
+
+
+def test_who_waits_for_a_key_is_not_refused_for_all_its_short_waits_together(
+    eight: Any, client_of: Callable[[Any], Client], connect: Connect
+):
+    sql, holder, carol = connect(eight), connect(eight, autocommit=False), client_of(eight)
+    hold_feed(holder, carol)
+    twice = create(carol, "")
+    with sent(eight.port, [twice]) as (first,):
+        wait_until(lambda: blocked_by(sql, holder) == 1)
+        with sent(eight.port, [twice] * 60) as others:
+            time.sleep(1.5 * DEADLINE_S)  # nothing tells how long they have waited for connections
+            holder.rollback()
+            answers = [read(one) for one in (first, *others)]
+    assert {answer.status for answer in answers} == {201}
 
 
 def test_held_places_are_refused_in_time_while_health_checks_answer(

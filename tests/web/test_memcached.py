@@ -18,7 +18,7 @@ from orders_api.settings import Settings
 
 END = b"mn\r\n"  # of what travels together
 SOON_S = 3 * TIMEOUT_S + 0.5  # what a busy machine may cost included
-BUSY_S = 0.3
+BUSY_S = 0.6
 PATIENT_S = 5  # a busy machine is no lost server
 
 

@@ -116,6 +116,15 @@ def test_who_has_a_token_of_a_session_that_ended_uses_up_nothing_of_its_user(edg
     assert answer.headers["RateLimit"].startswith(f'"user";r={USER - 2};'), "the logout, and this one"
 
 
+def test_what_is_refused_for_its_address_counts_for_no_user(edge: Any, person: Client):
+    address = new_address()
+    use_up(edge, address)
+    own = get("/orders", f"Authorization: Bearer {person.access_token}", come_from(address))
+    assert statuses(edge.port, [own] * USER) == {429: USER}
+    answer = person.get("/orders", headers={"X-Forwarded-For": new_address()})
+    assert answer.headers["RateLimit"].startswith(f'"user";r={USER - 1};')
+
+
 def test_the_headers_count_down(edge: Any):
     address, remaining = new_address(), []
     for _ in range(3):
