@@ -4,11 +4,13 @@ import statistics
 import threading
 import time
 import uuid
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
 
 from orders_api import migrator
+from orders_api.orders.queries import _page_of_orders
 
 COLUMNS = """
     SELECT c.relname, c.relkind::text, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -170,6 +172,26 @@ def test_a_page_of_orders_reads_its_index_alone(crowded):
     assert "Index Scan using orders_by_user" in plan
     assert "Sort" not in plan
     assert "Seq Scan" not in plan
+
+
+def test_a_deep_page_before_a_bound_reads_no_more_than_a_shallow_one(crowded):
+    connection, user = crowded
+    near, deep = (_blocks_of_a_page(connection, user, passed) for passed in (100, 40_000))
+
+    assert deep <= near + 10, (near, deep)
+
+
+def _blocks_of_a_page(connection: psycopg.Connection, user: uuid.UUID, passed: int) -> int:
+    """That the service's own statement reads, for a walk with `created_before` that has passed so many orders."""
+    position = connection.execute(
+        "SELECT created_at, id FROM orders WHERE user_id = %s ORDER BY created_at DESC, id DESC OFFSET %s LIMIT 1",
+        [user, passed],
+    ).fetchone()
+    given = {"user_id": user, "limit": 21, "created_before": datetime.max.replace(tzinfo=UTC)}
+    given |= dict(zip(("after_time", "after_id"), position, strict=True))
+    query = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_page_of_orders(frozenset(given), False)}"
+    (plan,) = connection.execute(query, given).fetchone()
+    return plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
 
 
 def test_the_first_page_reads_its_index_alone(crowded):
