@@ -6,8 +6,8 @@ Every scope has a generation, a random number. A value is good only under the ge
   reads the fence goes to the database and stores nothing. A writer that dies in between leaves the fence, which ends
   by itself; bumping after COMMIT alone would leave a stale value for good.
 - A fence may be lost before its time: by a flush, or under a later writer's that was lifted. A writer that finds so,
-  or that is not told whether it committed, sets it once more. Only one that dies can't: then an old value lives on to
-  its hard end.
+  or that is not told whether it committed, sets it once more. One that dies can't, nor a refresh that does not know
+  which session it ended: then an old value lives on to its hard end.
 - When memcached can't be told of a write, its scope bypasses the cache for longer than any value lives, in every
   worker of this host.
 

@@ -1,7 +1,7 @@
 """Fills a migrated database with users and their orders, whose ids can be computed from their numbers.
 
-The rows are made inside the server (INSERT … SELECT generate_series) and not sent by COPY: no client has to make and
-write them, at which Python would be the slower one.
+The rows are made inside the server (INSERT … SELECT generate_series) and not sent by COPY: no client has to make them
+and write them down.
 """
 
 import contextlib
