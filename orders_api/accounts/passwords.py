@@ -5,8 +5,6 @@ bcrypt releases the GIL but blocks gevent's hub, so it runs on threads of its ow
 
 import base64
 import hashlib
-import os
-import sys
 import unicodedata
 from collections.abc import Callable
 from importlib.resources import files
@@ -17,16 +15,15 @@ from gevent.threadpool import ThreadPool
 
 from orders_api.admission import Admission, Priority, caller, in_flight
 from orders_api.reporting import span
+from orders_api.scheduling import give_way
 
 T = TypeVar("T")
 
 MIN_CHARACTERS, MAX_CHARACTERS = 8, 256
 DEFAULT_ROUNDS = 12
-# The scheduler lets a hash finish its slice of some milliseconds, each time that the worker has waited for a moment and
-# goes on: the lower its priority, the more seldom it is there. Then it takes long when there is much to do, and with
-# two threads alone those who come after it would be refused.
+# A hash gets what the worker leaves. It takes long when there is much to do, and with two threads alone those who come
+# after it would be refused.
 THREADS = 4
-NICENESS = 15  # as nice(1) counts
 PATIENCE_S = 0.6  # in a queue that stands: some three hashes
 
 
@@ -93,7 +90,5 @@ def _digest(password: str) -> bytes:
 
 
 def _giving_way(work: Callable[[], T]) -> T:
-    """Does the work on the thread that calls, at a low priority: who waits for the same processor comes first."""
-    if sys.platform == "linux":  # elsewhere this would be the whole process
-        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    give_way()
     return work()
