@@ -45,7 +45,7 @@ def place_order(user_id: UUID, draft: dict[str, Any], trace_id: str, claim: Clai
     )
     items = _drafted(order, draft.get("items", []))
     sql, parameters = claim(order, items) if claim else NO_CLAIM
-    parameters = {**parameters, **order.__data__, **_columns(items), "event_trace_id": trace_id}
+    parameters = {**parameters, **order.__data__, "items": _listed(items), "event_trace_id": trace_id}
     parameters |= {"metadata": Jsonb(order.metadata), "event": Jsonb(_event_data(order, []))}
     claimed, recorded = db.execute_sql(PLACE.format(claim=sql), parameters).fetchone()
     if claimed and not recorded:
@@ -53,13 +53,9 @@ def place_order(user_id: UUID, draft: dict[str, Any], trace_id: str, claim: Clai
     return order if claimed else None
 
 
-def _columns(items: Stored) -> dict[str, list[Any]]:
-    return {
-        "skus": [item.sku for item in items],
-        "names": [item.name for item in items],
-        "quantities": [item.quantity for item in items],
-        "unit_prices": [item.unit_price_cents for item in items],
-    }
+def _listed(items: Stored) -> Jsonb:
+    """All of them as one parameter: an array for each column costs psycopg 40 µs more."""
+    return Jsonb([_plain(item) for item in items])
 
 
 @fenced(ORDERS)
@@ -145,7 +141,7 @@ def _store(order: Order, before: str, told: dict[str, list[str]], trace_id: str,
     own |= {"before": before, "data": [Jsonb(_event_data(order, names)) for names in told.values()]}
     statement = STORE
     if items is not None:
-        statement, own = STORE_WITH_ITEMS, own | _columns(items)
+        statement, own = STORE_WITH_ITEMS, own | {"items": _listed(items)}
     return db.execute_sql(statement, {**order.__data__, **own}).rowcount == len(told)
 
 

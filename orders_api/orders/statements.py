@@ -3,8 +3,9 @@
 _LISTED = """
         INSERT INTO order_items (user_id, order_id, position, sku, name, quantity, unit_price_cents)
         SELECT %(user_id)s, %(id)s, item.number - 1, item.sku, item.name, item.quantity, item.unit_price_cents
-        FROM {after}, unnest(%(skus)s::text[], %(names)s::text[], %(quantities)s::int[], %(unit_prices)s::bigint[])
-            WITH ORDINALITY AS item (sku, name, quantity, unit_price_cents, number)"""
+        FROM {after}, ROWS FROM (
+            jsonb_to_recordset(%(items)s) AS (sku text, name text, quantity int, unit_price_cents bigint)
+        ) WITH ORDINALITY AS item (sku, name, quantity, unit_price_cents, number)"""
 
 # What no longer has the version and status that were read stays as it is, and so does all without a counter row. The
 # numbers of the events are taken from that, whose lock is held from there to COMMIT: no gap, no inversion.
@@ -28,7 +29,7 @@ _STORE = """
 _REPLACED = """,
     removed AS (
         DELETE FROM order_items USING changed
-        WHERE user_id = %(user_id)s AND order_id = %(id)s AND position >= cardinality(%(skus)s::text[])
+        WHERE user_id = %(user_id)s AND order_id = %(id)s AND position >= jsonb_array_length(%(items)s)
     ),
     listed AS ({listed}
         ON CONFLICT (user_id, order_id, position) DO UPDATE SET sku = excluded.sku, name = excluded.name,

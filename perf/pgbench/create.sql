@@ -1,4 +1,4 @@
--- What POST /orders executes for a new key and two items: _PLACE in orders_api/orders/services.py around the _CLAIM of
+-- What POST /orders executes for a new key and two items: PLACE of orders_api/orders/statements.py around the _CLAIM of
 -- orders_api/web/idempotency.py.
 \set u random(1, :users)
 \set r random(1, 281474976710655)
@@ -24,9 +24,11 @@ listed AS (
     INSERT INTO order_items (user_id, order_id, position, sku, name, quantity, unit_price_cents)
     SELECT bench.user_id(:u), bench.new_id(:r), item.number - 1, item.sku, item.name, item.quantity,
         item.unit_price_cents
-    FROM counter,
-        unnest('{lamp-1,cable-3}'::text[], '{Lamp,Cable}'::text[], '{2,1}'::int[], '{625,790}'::bigint[])
-        WITH ORDINALITY AS item (sku, name, quantity, unit_price_cents, number)
+    FROM counter, ROWS FROM (
+        jsonb_to_recordset('[{"sku": "lamp-1", "name": "Lamp", "quantity": 2, "unit_price_cents": 625},
+            {"sku": "cable-3", "name": "Cable", "quantity": 1, "unit_price_cents": 790}]'::jsonb)
+            AS (sku text, name text, quantity int, unit_price_cents bigint)
+    ) WITH ORDINALITY AS item (sku, name, quantity, unit_price_cents, number)
 ),
 recorded AS (
     INSERT INTO order_events (user_id, sequence, order_id, type, data, trace_id, created_at)
