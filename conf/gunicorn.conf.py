@@ -18,6 +18,9 @@ from orders_api.logs import LOGGING
 from orders_api.settings import SettingError, Settings
 
 EX_CONFIG = 78  # sysexits.h: something is wrong with the configuration
+# Python looks for cycles when there are so many objects more than the last time. At its own 700 (3.11) that is often
+# while many requests are in flight, and few of theirs are cycles.
+COLLECT_AFTER = 10_000
 
 try:
     settings = Settings.from_env()
@@ -92,9 +95,12 @@ def on_exit(server):
 
 
 def post_worker_init(worker):
-    """A worker that would block on its database must not serve."""
+    """A worker that would block on its database must not serve. What is loaded by now is there for good."""
     wait_c = getattr(psycopg.waiting, "wait_c", None)
     assert wait_c is None or psycopg.waiting.wait is not wait_c, "psycopg was imported before gevent's patch"
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
 
 
 def worker_exit(server, worker):
