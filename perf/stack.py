@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from orders_api.accounts.tokens import AccessTokens
 from orders_api.dev import EmbeddedMemcached, EmbeddedPostgres
 from orders_api.dev.children import spawn, stop
 from orders_api.dev.local import new_jwt_key
+from orders_api.dev.memcached import free_port
 from orders_api.settings import Settings
 from orders_api.values import new_id, now
 
@@ -173,13 +173,6 @@ def tokens(settings: HasEnv | Mapping[str, str], users: Sequence[User]) -> list[
     env = settings if isinstance(settings, Mapping) else settings.env
     issuer = AccessTokens(Settings.from_env(env).jwt_keys)
     return [issuer.issue(user_id, session_id) for user_id, session_id in users]
-
-
-def free_port() -> int:
-    """Free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))  # noqa: S104  (where production listens)
-        return int(probe.getsockname()[1])
 
 
 def _leave(signum: int, _frame: FrameType | None) -> NoReturn:

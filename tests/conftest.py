@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from orders_api import migrator
 from orders_api.dev import EmbeddedMemcached, EmbeddedPostgres
 from orders_api.dev.children import spawn, stop
 from orders_api.dev.local import new_jwt_key
+from orders_api.dev.memcached import free_port
 from tests import pooler
 from tests.client import Client
 from tests.web.patient import PATIENCE
@@ -118,13 +118,6 @@ class Databases:
         with self.admin() as admin:
             admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self._postgres.url(name)
-
-
-def free_port() -> int:
-    """Of the loopback, and free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager
