@@ -1,7 +1,6 @@
 """A thread that comes after all others of the machine.
 
-Below what is asked of the system, other systems and older kernels have less to give: then it is the niceness alone,
-or nothing.
+Before Linux 6.12 a thread can't choose its slice: there it is the niceness alone, and on other systems nothing.
 """
 
 import ctypes

@@ -10,7 +10,8 @@ from falcon.testing import create_environ
 from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
-from orders_api.admission import Caller, in_flight
+from orders_api import admission
+from orders_api.admission import Caller, Priority, in_flight
 from orders_api.web.bodies import raw_of
 from tests.web.raw import wait_until
 
@@ -27,8 +28,10 @@ def client() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @pytest.fixture
-def other() -> Iterator[threading.Event]:
-    """The worker's one place is ours, and another waits for it; set when it has had it."""
+def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The worker's one place is ours, and another waits for it, patiently; set when it has had it."""
+    monkeypatch.setattr(admission, "DEADLINE_S", 30)
+    monkeypatch.setitem(admission.PATIENCE_S, Priority.WRITE, 30)
     had = threading.Event()
 
     def run() -> None:
